@@ -1,0 +1,391 @@
+"""Laplacian pyramids, the exposure correction network and its discriminator.
+
+The network is that of Afifi, Derpanis, Ommer and Brown, "Learning Multi-Scale Photo Exposure
+Correction" (CVPR 2021). Level 1 is the finest; every list of levels runs coarsest first.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BINOMIAL_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+MAX_NORM_GROUPS = 8
+
+
+def _binomial_kernel(image: Tensor) -> Tensor:
+    taps = torch.tensor(BINOMIAL_TAPS, dtype=image.dtype, device=image.device)
+    return torch.outer(taps, taps)[None, None]  # (1, 1, 5, 5)
+
+
+def _without_autocast(image: Tensor) -> torch.autocast:
+    """Pyramids stay in full precision: half precision would band smooth skies."""
+    return torch.autocast(image.device.type, enabled=False)
+
+
+def pyramid_down(image: Tensor) -> Tensor:
+    """Blur with the 5-tap binomial and drop every second pixel, as `cv2.pyrDown` does.
+
+    Args:
+        image: (N, C, H, W), H and W even and at least 4.
+
+    Returns:
+        (N, C, H/2, W/2).
+    """
+    channels = image.shape[1]
+    with _without_autocast(image):
+        padded = F.pad(image, (2, 2, 2, 2), mode="reflect")
+        kernel = _binomial_kernel(image).expand(channels, 1, 5, 5)
+        return F.conv2d(padded, kernel, stride=2, groups=channels)
+
+
+def _pad_for_up(image: Tensor) -> Tensor:
+    # OpenCV's pyrUp reflects at the left and top and replicates at the right and bottom.
+    image = F.pad(image, (0, 1, 0, 1), mode="replicate")
+    return F.pad(image, (1, 0, 1, 0), mode="reflect")
+
+
+def _crop_after_up(image: Tensor) -> Tensor:
+    # A 5-tap transposed convolution of the h + 2 padded rows gives 2h + 7; 2h are the photo's.
+    return image[..., 4:-3, 4:-3]
+
+
+def pyramid_up(image: Tensor) -> Tensor:
+    """Double both sides with the 5-tap binomial, as `cv2.pyrUp` does.
+
+    Args:
+        image: (N, C, H, W), H and W at least 2.
+
+    Returns:
+        (N, C, 2H, 2W).
+    """
+    channels = image.shape[1]
+    with _without_autocast(image):
+        kernel = 4 * _binomial_kernel(image).expand(channels, 1, 5, 5)
+        up = F.conv_transpose2d(_pad_for_up(image), kernel, stride=2, groups=channels)
+    return _crop_after_up(up)
+
+
+def _check_divisible(image: Tensor, level_count: int) -> None:
+    if level_count < 1:
+        raise ValueError(f"level_count is {level_count}; it must be 1 or more")
+    stride = 2 ** (level_count - 1)
+    height, width = image.shape[-2:]
+    smallest = 2 * stride if level_count > 1 else 1
+    if height % stride or width % stride or min(height, width) < smallest:
+        raise ValueError(
+            f"image is {height}x{width}; with {level_count} levels both sides must be "
+            f"multiples of {stride}, {smallest} or more: pad it first"
+        )
+
+
+def gaussian_pyramid(image: Tensor, level_count: int) -> list[Tensor]:
+    """Blur and halve photos again and again, coarsest first (Burt & Adelson 1983).
+
+    Args:
+        image: (N, C, H, W), any range; H, W multiples of 2 ** (level_count - 1).
+        level_count: 1 or more.
+
+    Returns:
+        Element 0 is level n, (N, C, H / 2 ** (n - 1), ...); element -1 is the image itself.
+
+    Raises:
+        ValueError: a side does not divide, or leaves less than 2 px at level n.
+    """
+    _check_divisible(image, level_count)
+    levels = [image]
+    for _ in range(level_count - 1):
+        levels.append(pyramid_down(levels[-1]))
+    return levels[::-1]
+
+
+def laplacian_pyramid(image: Tensor, level_count: int) -> list[Tensor]:
+    """Split photos into band-pass levels, coarsest first (Burt & Adelson 1983).
+
+    Args:
+        image: (N, C, H, W), sRGB in [0, 1]; H, W multiples of 2 ** (level_count - 1).
+        level_count: 1 or more.
+
+    Returns:
+        Element 0 is level n, the low-pass residual in [0, 1]; element -1 is level 1,
+        (N, C, H, W); all but element 0 are signed, in [-1, 1].
+
+    Raises:
+        ValueError: a side does not divide, or leaves less than 2 px at level n.
+    """
+    gaussian = gaussian_pyramid(image, level_count)
+    bands = [fine - pyramid_up(coarse) for coarse, fine in pairwise(gaussian)]
+    return [gaussian[0], *bands]
+
+
+def collapse_pyramid(levels: Sequence[Tensor]) -> Tensor:
+    """Add the levels of a Laplacian pyramid up again: the inverse of `laplacian_pyramid`.
+
+    Args:
+        levels: coarsest first, each twice the size of the one before.
+
+    Returns:
+        (N, C, H, W), the size of the last level.
+    """
+    image = levels[0]
+    for band in levels[1:]:
+        image = pyramid_up(image) + band
+    return image
+
+
+class LearnedUpsampling(nn.ConvTranspose2d):
+    """Doubles both sides with a trained 5x5 kernel that starts as `pyramid_up`'s."""
+
+    def __init__(self, channels: int = 3):
+        super().__init__(channels, channels, kernel_size=5, stride=2)
+        with torch.no_grad():
+            self.weight.zero_()
+            self.bias.zero_()
+            for channel in range(channels):
+                self.weight[channel, channel] = 4 * _binomial_kernel(self.weight)[0, 0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        with _without_autocast(image):
+            return _crop_after_up(super().forward(_pad_for_up(image)))
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3x3 convolutions, each followed by (GroupNorm and) LeakyReLU(0.2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, has_group_norm: bool):
+        layers = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
+            if has_group_norm:
+                groups = gcd(MAX_NORM_GROUPS, out_channels)
+                layers.append(nn.GroupNorm(groups, out_channels))
+            layers.append(nn.LeakyReLU(0.2))
+        super().__init__(*layers)
+
+
+class SubUNet(nn.Module):
+    """The U-Net that corrects one level of the pyramid.
+
+    Args:
+        layer_count: encoder stages, each halving the sides; the bridge comes on top.
+        first_channels: channels of the first stage; each further one has twice as many.
+        has_group_norm: normalise after each convolution (the paper does not). It sees one
+            photo at a time, unlike batch norm, so training and use agree.
+        out_channels: channels of the output, which starts at zero.
+    """
+
+    def __init__(
+        self,
+        layer_count: int,
+        first_channels: int,
+        has_group_norm: bool = False,
+        out_channels: int = 3,
+    ):
+        super().__init__()
+        widths = [first_channels * 2**stage for stage in range(layer_count + 1)]
+        self.encoder = nn.ModuleList()
+        self.upsamplings = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        in_channels = 3
+        for width in widths[:-1]:
+            self.encoder.append(ConvBlock(in_channels, width, has_group_norm))
+            in_channels = width
+        self.bridge = ConvBlock(in_channels, widths[-1], has_group_norm)
+        for width in reversed(widths[:-1]):
+            self.upsamplings.append(nn.ConvTranspose2d(2 * width, width, kernel_size=2, stride=2))
+            self.decoder.append(ConvBlock(2 * width, width, has_group_norm))
+        self.head = nn.Conv2d(first_channels, out_channels, kernel_size=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        if not has_group_norm:  # the faster layout for convolutions, the slower one for GroupNorm
+            self.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, out_channels, H, W); sides divide by 2 ** layer_count."""
+        features, skips = image, []
+        for stage in self.encoder:
+            features = stage(features)
+            skips.append(features)
+            features = F.max_pool2d(features, 2)
+        features = self.bridge(features)
+        for upsampling, stage in zip(self.upsamplings, self.decoder, strict=True):
+            features = stage(torch.cat([skips.pop(), upsampling(features)], dim=1))
+        return self.head(features)
+
+
+class ExposureCorrectionNet(nn.Module):
+    """One SubUNet per level of a Laplacian pyramid, coarsest first; untrained, the identity.
+
+        z_l = up(y_{l+1}) + scale_l * laplacian_l        (z_n = scale_n * laplacian_n)
+        y_l = z_l + unet_l(z_l)                          corrected photo at level l
+
+    The paper adds only up(y_{l+1}) to the sub-network's output; adding z_l keeps the path of
+    the detail free. With `has_gain` every sub-network predicts a gain and an offset per pixel
+    and colour, and the gain found at coarse levels also amplifies the detail of finer ones, as
+    a brighter photo needs stronger detail (a departure from the paper):
+
+        z_l = up(y_{l+1}) + up(G_{l+1}) * scale_l * laplacian_l
+        y_l = (1 + gain_l) * z_l + offset_l,             G_l = (1 + gain_l) * up(G_{l+1})
+
+    Args:
+        layer_counts: encoder stages of every sub-network, coarsest first.
+        first_channels: channels of the first stage of every sub-network, coarsest first.
+        has_group_norm: which sub-networks normalise, coarsest first; None: none.
+        has_gain: predict gain and offset instead of the offset alone.
+
+    Raises:
+        ValueError: the lists differ in length or are empty.
+    """
+
+    def __init__(
+        self,
+        layer_counts: Sequence[int],
+        first_channels: Sequence[int],
+        has_group_norm: Sequence[bool] | None = None,
+        has_gain: bool = False,
+    ):
+        super().__init__()
+        if has_group_norm is None:
+            has_group_norm = [False] * len(layer_counts)
+        lengths = {len(layer_counts), len(first_channels), len(has_group_norm)}
+        if lengths != {max(len(layer_counts), 1)}:
+            raise ValueError(
+                f"layer_counts has {len(layer_counts)} levels, first_channels "
+                f"{len(first_channels)}, has_group_norm {len(has_group_norm)}: "
+                "they must be equal and 1 or more"
+            )
+        # The arguments again, in plain types, to be stored beside the weights.
+        self.architecture = {
+            "layer_counts": list(layer_counts),
+            "first_channels": list(first_channels),
+            "has_group_norm": list(has_group_norm),
+            "has_gain": has_gain,
+        }
+        self.layer_counts = list(layer_counts)
+        self.has_gain = has_gain
+        self.sub_networks = nn.ModuleList(
+            SubUNet(layers, channels, normed, out_channels=6 if has_gain else 3)
+            for layers, channels, normed in zip(
+                layer_counts, first_channels, has_group_norm, strict=True
+            )
+        )
+        self.upsamplings = nn.ModuleList(LearnedUpsampling() for _ in layer_counts[1:])
+
+    @property
+    def level_count(self) -> int:
+        return len(self.sub_networks)
+
+    def stride(self, pyramid_count: int, active_count: int) -> int:
+        """Multiple that both sides must have for the levels and their max-pools to divide."""
+        strides = [2 ** (pyramid_count - 1)]
+        for index, layers in enumerate(self.layer_counts[:active_count]):
+            strides.append(2 ** (pyramid_count - 1 - index + layers))
+        return max(2, *strides)
+
+    def forward(
+        self,
+        abnormal: Tensor,
+        level_scales: Sequence[float] | None = None,
+        active_count: int | None = None,
+    ) -> list[Tensor]:
+        """Correct the exposure of a batch of photos.
+
+        Args:
+            abnormal: (N, 3, H, W), sRGB in [0, 1], any H and W from 1 up.
+            level_scales: one factor per level, coarsest first, on the photo's Laplacian levels
+                (the authors' S); None: all 1.
+            active_count: run only so many of the coarsest sub-networks, for training from
+                coarse to fine. The photo is then one level finer than the finest of them
+                (or level 1): that last level shows how the gain carries detail. None: all.
+
+        Returns:
+            Corrected photos y_n ... y_1, coarsest first, not clipped. The last is (N, 3, H, W);
+            those before are of the padded photo, each half as large as the next.
+
+        Raises:
+            ValueError: level_scales or active_count do not fit the number of levels.
+        """
+        if active_count is None:
+            active_count = self.level_count
+        if not 1 <= active_count <= self.level_count:
+            raise ValueError(f"active_count is {active_count}; allowed: 1 to {self.level_count}")
+        pyramid_count = min(active_count + 1, self.level_count)
+        if level_scales is None:
+            level_scales = [1.0] * pyramid_count
+        if len(level_scales) != pyramid_count:
+            raise ValueError(f"{len(level_scales)} level_scales for {pyramid_count} levels")
+
+        height, width = abnormal.shape[-2:]
+        padded = pad_to_multiple(abnormal, self.stride(pyramid_count, active_count))
+        corrected, gain = None, None
+        outputs = []
+        for index, band in enumerate(laplacian_pyramid(padded, pyramid_count)):
+            band = level_scales[index] * band
+            if corrected is None:
+                corrected = band
+            else:
+                if gain is not None:
+                    gain = pyramid_up(gain)
+                    band = gain * band
+                corrected = self.upsamplings[index - 1](corrected) + band
+            if index < active_count:
+                update = self.sub_networks[index](corrected).float()
+                if self.has_gain:
+                    level_gain, update = (1 + update[:, :3]), update[:, 3:]
+                    gain = level_gain if gain is None else level_gain * gain
+                    corrected = level_gain * corrected
+                corrected = corrected + update
+            outputs.append(corrected)
+        outputs[-1] = outputs[-1][..., :height, :width]
+        return outputs
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Pad at the bottom and right, by reflection where the photo is large enough for it.
+
+    Args:
+        image: (N, C, H, W).
+        multiple: what the sides of the result divide by.
+
+    Returns:
+        (N, C, H', W'); H' and W' are the next multiples of `multiple`.
+    """
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    image = F.pad(image, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
+    return F.pad(image, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
+
+
+class Discriminator(nn.Module):
+    """Tells normal photos from corrected ones, as in the paper: one logit per photo.
+
+    Args:
+        image_size: (height, width) in px to which photos are resized, each 128 or more.
+    """
+
+    def __init__(self, image_size: tuple[int, int] = (256, 256)):
+        super().__init__()
+        if min(image_size) < 128:
+            raise ValueError(f"image_size is {image_size}; seven halvings need 128 px or more")
+        self.image_size = tuple(image_size)
+        layers: list[nn.Module] = []
+        in_channels = 3
+        for index, channels in enumerate((8, 16, 32, 64, 128, 128, 256)):
+            layers.append(nn.Conv2d(in_channels, channels, kernel_size=4, stride=2, padding=1))
+            if index == 1:
+                layers.append(nn.BatchNorm2d(channels))
+            layers.append(nn.LeakyReLU(0.01))
+            in_channels = channels
+        height, width = (side // 128 for side in image_size)
+        layers.append(nn.Conv2d(in_channels, 1, kernel_size=(height, width)))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W), sRGB in [0, 1], to (N,) logits; positive: looks normal."""
+        resized = F.interpolate(
+            image, self.image_size, mode="bilinear", align_corners=False, antialias=True
+        )
+        return self.layers(resized).flatten()
