@@ -1,0 +1,213 @@
+"""Decode photos: pixels upright in sRGB, and everything that they are written back with.
+
+Pillow reads the headers and the rarer kinds. OpenCV decodes 8-bit JPEG (a third faster into numpy
+arrays, from the same libjpeg-turbo) and 16-bit colour, which Pillow cannot hold.
+"""
+
+import io
+import re
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from colour import cmyk_to_srgb, colour_space, native_to_srgb
+from metadata import jpeg_extra, png_extra, tiff_exif, upright_exif
+from photo_formats import Photo, PhotoError, register_heif
+
+
+def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None) -> Photo:
+    """Decode a photo; `photo.load_photo` says what comes of it.
+
+    Args:
+        name: the format, as `content_format` tells it.
+        data: the whole file.
+        max_pixels: width times height above which it is refused.
+        min_size: where the format allows, decode at the smallest scale that leaves the shorter
+            side at least so many px; None: at full size.
+
+    Raises:
+        PhotoError: the photo is damaged, unsupported or too large (the message lacks its name).
+        Exception: whatever else the libraries raise for a damaged one.
+    """
+    if name == "RAW":
+        return _decode_raw(data, max_pixels)
+    image = _open(name, data, max_pixels)
+    exif, orientation = upright_exif(image.info.get("exif", b""))
+    is_turned = orientation != 1
+    if name == "TIFF":  # whose pixels both decoders turn by themselves
+        exif, is_turned = tiff_exif(_open_tiff(data).getexif()), True
+    xmp = image.info.get("xmp")
+    if xmp and is_turned:
+        xmp = re.sub(rb'(tiff:Orientation(?:>|="))[2-8]', rb"\g<1>1", xmp)
+    dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    icc_profile = image.info.get("icc_profile")
+    details = _details(name, image, data)
+
+    if name == "JPEG" and min_size:
+        image.draft(None, (min_size, min_size))
+    samples = _samples_by_opencv(name, image, data)
+    if samples is None and image.mode == "CMYK":
+        image, icc_profile = cmyk_to_srgb(image, icc_profile)
+    if samples is None:
+        samples = _samples_by_pillow(image)
+    samples = _turn(samples, orientation)
+    num_channels = samples.shape[2] if samples.ndim == 3 else 1
+    is_grey = num_channels < 3
+    pixels = samples
+    if num_channels != 3:
+        colour = samples.reshape(*samples.shape[:2], -1)[..., : 1 if is_grey else 3]
+        pixels = np.repeat(colour, 3, axis=2) if is_grey else np.ascontiguousarray(colour)
+    space = colour_space(icc_profile, is_grey) if icc_profile else None
+    return Photo(
+        pixels=native_to_srgb(pixels, space) if space else pixels,
+        alpha=samples[..., -1].copy() if num_channels in (2, 4) else None,
+        format=name,
+        is_grey=is_grey,
+        native=pixels if space else None,
+        icc_profile=icc_profile,
+        exif=exif or None,
+        xmp=xmp,
+        dpi=dpi if len(dpi) == 2 and all(0 < value < 65536 for value in dpi) else None,
+        **details,
+    )
+
+
+def _decode_raw(data: bytes, max_pixels: int) -> Photo:
+    try:
+        import rawpy
+    except ImportError as error:
+        raise PhotoError("RAW needs rawpy; pip install rawpy") from error
+    with rawpy.imread(io.BytesIO(data)) as raw:
+        _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
+        pixels = raw.postprocess(
+            output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92)
+        )
+    tags = Image.Exif()
+    if data.startswith((b"II*\0", b"MM\0*")):
+        tags.load(data)
+    return Photo(pixels, format="RAW", exif=tiff_exif(tags) or None)
+
+
+# Headers
+
+
+def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header and refuse what is too large or more than one picture."""
+    if name == "HEIF":
+        register_heif()
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is the process's; ours, below, is the call's
+    stream = io.BytesIO(data)
+    if name == "JPEG":  # Image.open would go for the further pictures in a phone's JPEG
+        image = JpegImagePlugin.JpegImageFile(stream)
+    else:
+        try:
+            image = Image.open(stream, formats=[name])
+        except UnidentifiedImageError as error:
+            raise PhotoError(f"damaged or unsupported {name} header") from error
+    _check_size(*image.size, max_pixels)
+    count = _count_pages(_open_tiff(data)) if name == "TIFF" else getattr(image, "n_frames", 1)
+    if count > 1 and name != "HEIF":  # HEIC marks one of its pictures as the photo
+        raise PhotoError(f"holds {count} pictures; save the one you mean as a file of its own")
+    return image
+
+
+def _open_tiff(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=["TIFF"])
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        size, limit = width * height / 1e6, max_pixels / 1e6
+        raise PhotoError(
+            f"{width} x {height} px are {size:.4g} megapixels, allowed are {limit:.4g}; "
+            "raise max_megapixels if you trust the file"
+        )
+
+
+def _count_pages(tiff: Image.Image) -> int:
+    """Count the pages that are not marked as smaller versions of another."""
+    count = 0
+    for page in range(tiff.n_frames):
+        tiff.seek(page)
+        count += not tiff.tag_v2.get(254, 0) & 1
+    return count
+
+
+def _details(name: str, image: Image.Image, data: bytes) -> dict[str, Any]:
+    """The fields of Photo that only one format has."""
+    if name == "JPEG":
+        luma, chroma = image.layer[0], image.layer[-1]
+        return {
+            "jpeg_sampling": luma[1] // chroma[1] << 20 | luma[2] // chroma[2] << 16 | 0x1111,
+            "is_progressive": "progressive" in image.info,
+            "extra": jpeg_extra(image.applist),
+        }
+    if name == "PNG":
+        return {"extra": png_extra(data)}
+    if name == "WEBP":
+        return {"is_lossless": _is_lossless_webp(data)}
+    return {}
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    position = 12
+    while position + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, position)
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8L"
+        position += 8 + size + size % 2
+    return False
+
+
+# Pixels
+
+
+def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray | None:
+    """Decode 16 bits and full-size 8-bit JPEG: (H, W) or (H, W, 2 to 4), alpha last, else None."""
+    buffer = np.frombuffer(data, np.uint8)
+    if name == "JPEG":
+        # Without its end marker it is for Pillow, which tells damage where OpenCV may paint grey.
+        is_whole = data.find(b"\xff\xd9", image.fp.tell()) > 0
+        is_scaled = image.decoderconfig not in ((), (1, 0))
+        if image.mode not in ("L", "RGB") or is_scaled or not is_whole:
+            return None
+        flag = cv2.IMREAD_GRAYSCALE if image.mode == "L" else cv2.IMREAD_COLOR_RGB
+        return cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+
+    is_deep = name == "PNG" and data[24] == 16
+    if name == "TIFF":
+        is_deep = 16 in image.tag_v2.get(258, ()) and image.mode != "CMYK"
+    if not is_deep:
+        return None
+    if name == "TIFF" and image.tag_v2.get(284) == 2:  # both libraries would scramble them
+        raise PhotoError("16 bits in separate colour planes; save it with interleaved channels")
+    samples = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16:
+        raise PhotoError(f"damaged or unsupported {name} of 16 bits")
+    if name == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero
+        return 65535 - samples
+    if name == "PNG" and data[25] == 4:  # grey with alpha, which OpenCV repeats thrice
+        return samples[..., [0, 3]]
+    order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
+    return samples if samples.ndim == 2 else cv2.cvtColor(samples, order[samples.shape[2]])
+
+
+def _samples_by_pillow(image: Image.Image) -> np.ndarray:
+    """Decode 8 bits: (H, W) grey or (H, W, 2 to 4), alpha last."""
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+        raise PhotoError(f"colour mode {image.mode} is not supported; save it as RGB")
+    mode = ("L" if is_grey else "RGB") + "A" * has_alpha
+    return np.array(image if image.mode == mode else image.convert(mode))
+
+
+def _turn(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W) or (H, W, 3) samples upright from one of the eight EXIF orientations."""
+    if orientation >= 5:
+        samples = cv2.transpose(samples)
+    axis = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return samples if axis is None else cv2.flip(samples, axis)

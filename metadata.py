@@ -1,0 +1,117 @@
+"""Metadata that travels with a photo: EXIF, and what only JPEG or only PNG can hold."""
+
+import struct
+import zlib
+
+from PIL import Image
+
+XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword, uncompressed, no language
+PNG_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+
+
+def upright_exif(exif: bytes) -> tuple[bytes, int]:
+    """Read the orientation and reset it in place: MakerNotes hold offsets, so no byte may move.
+
+    The thumbnail is unlinked, and width and height in px change places where the photo is turned.
+
+    Args:
+        exif: a block with or without the "Exif" prefix; any bytes.
+
+    Returns:
+        The block without the prefix, b"" where it can't be parsed; and the orientation, 1 to 8.
+    """
+    block = bytearray(exif.removeprefix(b"Exif\0\0"))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    if order is None or len(block) < 14:
+        return b"", 1
+
+    def entries(start: int) -> tuple[dict[int, int], int]:
+        """Where each tag's entry lies in the directory, and where the directory ends."""
+        if start + 2 > len(block):
+            return {}, len(block)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        end = start + 2 + 12 * min(count, (len(block) - start - 2) // 12)
+        places = range(start + 2, end, 12)
+        return {struct.unpack_from(f"{order}H", block, at)[0]: at for at in places}, end
+
+    main, end = entries(*struct.unpack_from(f"{order}I", block, 4))
+    if end + 4 <= len(block):  # unlink the thumbnail
+        struct.pack_into(f"{order}I", block, end, 0)
+    if 0x0112 not in main:
+        return bytes(block), 1
+    (orientation,) = struct.unpack_from(f"{order}H", block, main[0x0112] + 8)
+    struct.pack_into(f"{order}H", block, main[0x0112] + 8, 1)
+    if 5 <= orientation <= 8 and 0x8769 in main:  # width and height in px change places
+        camera, _ = entries(*struct.unpack_from(f"{order}I", block, main[0x8769] + 8))
+        if 0xA002 in camera and 0xA003 in camera:
+            x, y = (slice(camera[tag] + 2, camera[tag] + 12) for tag in (0xA002, 0xA003))
+            block[x], block[y] = block[y], block[x]
+    return bytes(block), orientation if 1 <= orientation <= 8 else 1
+
+
+def tiff_exif(tags: Image.Exif) -> bytes:
+    """The descriptive tags of a TIFF, or of a RAW that is one, as an EXIF block; or b"".
+
+    All others are dropped from `tags`.
+    """
+    try:
+        keep_descriptive(tags)
+        tags.bigtiff = False
+        return tags.tobytes().removeprefix(b"Exif\0\0") if len(tags) else b""
+    except Exception:  # odd tags cost the tags, not the photo
+        return b""
+
+
+def keep_descriptive(tags: Image.Exif) -> None:
+    """Drop the tags that say how the pixels of a TIFF lie.
+
+    Photoshop's layers and thumbnail (34377, 37724) show the photo before, and DNG's tags (from
+    50706) would make a RAW of it; profile (34675) and XMP (700) travel apart.
+    """
+    descriptive = (269, 270, 271, 272, 285, 305, 306, 315, 316)  # name, camera, time, artist, ...
+    apart = (700, 34377, 34675, 37724)
+    for tag in list(tags):
+        if tag not in descriptive and (tag <= 532 or tag >= 50706 or tag in apart):
+            del tags[tag]
+
+
+def jpeg_segment(marker: int, payload: bytes) -> bytes:
+    """Pack a segment of a JPEG.
+
+    Raises:
+        ValueError: the payload is longer than a segment can be.
+    """
+    if len(payload) > 65533:
+        raise ValueError(f"{len(payload)} bytes of metadata exceed the 65533 of a JPEG segment")
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def jpeg_extra(segments: list[tuple[str, bytes]]) -> bytes:
+    """IPTC captions, comments, and the overflow of long XMP, as they are.
+
+    Args:
+        segments: "APP0" to "APP15" and "COM", each with its payload, as Pillow lists them.
+    """
+    kept = [(0xED, payload) for name, payload in segments if name == "APP13"]
+    kept += [(0xFE, payload) for name, payload in segments if name == "COM"]
+    kept += [(0xE1, payload) for _, payload in segments if payload.startswith(XMP_EXTENSION)]
+    return b"".join(jpeg_segment(*segment) for segment in kept)
+
+
+def png_chunk(kind: bytes, payload: bytes) -> bytes:
+    """Pack a chunk of a PNG."""
+    checksum = zlib.crc32(payload, zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", checksum)))
+
+
+def png_extra(data: bytes) -> bytes:
+    """Captions, date and colour hints of a PNG file, as they are."""
+    kept, position = b"", 8
+    while position + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, position)
+        chunk = data[position : position + size + 12]
+        if chunk[4:8] in PNG_CHUNKS and not chunk[8:].startswith(XMP_TEXT[:18]):
+            kept += chunk
+        position += size + 12
+    return kept

@@ -1,0 +1,129 @@
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+from photo_files import (
+    GREY,
+    HEIGHT,
+    SCENE,
+    SCENE_16,
+    SRGB,
+    WIDTH,
+    assert_close,
+    assert_exif_is_kept,
+    encode,
+    make_exif,
+    make_jpeg,
+    make_png_16,
+    make_tiff,
+    png_chunk,
+    read_plainly,
+    turned_away,
+)
+from PIL import Image
+
+from photo import PhotoError, load_photo, load_rgb, output_suffix, save_photo
+
+
+def animated(format: str) -> bytes:
+    frames = [Image.fromarray(SCENE), Image.fromarray(SCENE[::-1])]
+    return encode(frames[0], format, save_all=True, append_images=frames[1:])
+
+
+JPEG, PNG, DEEP_TIFF = make_jpeg(SCENE), encode(SCENE, "PNG"), make_tiff(SCENE_16)
+HUGE = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+BOMB = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", HUGE) + PNG[33:]
+PLANES = make_tiff(np.moveaxis(SCENE_16, 2, 0).copy(), planarconfig="separate")
+FLOATS = make_tiff(GREY / np.float32(255))
+HEIC_HEAD = b"\0\0\0\x18ftypheic" + bytes(100)
+HOSTILE = [
+    ("empty.jpg", b"", "is empty"),
+    ("text.jpg", b"hello, I am no photo", "is no JPEG, PNG, .* convert it"),
+    ("drawing.png", encode(SCENE, "GIF"), "is no JPEG, PNG"),
+    ("half.jpg", JPEG[:-100], "damaged or unsupported JPEG: .*truncated"),
+    ("head.jpg", JPEG[:30], "damaged or unsupported JPEG"),
+    ("half.png", PNG[: len(PNG) // 2], "damaged or unsupported PNG"),
+    ("head.png", PNG[:20], "damaged or unsupported PNG"),
+    ("half deep.png", make_png_16(SCENE_16)[:3000], "damaged or unsupported PNG of 16 bits"),
+    ("half deep.tif", DEEP_TIFF[: len(DEEP_TIFF) // 2], "damaged or unsupported TIFF of 16 bits"),
+    ("half.tif", make_tiff(SCENE)[:3000], "damaged or unsupported TIFF"),
+    ("half.webp", encode(SCENE, "WEBP")[:-40], "damaged or unsupported WEBP"),
+    ("half.bmp", encode(SCENE, "BMP")[:2000], "damaged or unsupported BMP"),
+    ("bomb.png", BOMB, "60000 x 60000 px are 3600 megapixels, allowed are 300; raise max_"),
+    ("animated.webp", animated("WEBP"), "holds 2 pictures; save the one you mean"),
+    ("animated.png", animated("PNG"), "holds 2 pictures"),
+    ("pages.tif", animated("TIFF"), "holds 2 pictures"),
+    ("float.tif", FLOATS, "colour mode F is not supported; save it as RGB"),
+    ("planes.tif", PLANES, "separate colour planes; save it with"),
+    ("photo.heic", HEIC_HEAD, "HEIC needs pillow-heif; pip install pillow-heif"),
+    ("photo.nef", make_tiff(SCENE), "RAW needs rawpy; pip install rawpy"),
+]
+
+
+@pytest.mark.parametrize("name, data, message", HOSTILE, ids=[name for name, _, _ in HOSTILE])
+def test_a_hostile_file_is_refused_in_one_line_that_names_it(
+    name, data, message, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    (tmp_path / name).write_bytes(data)
+    for load in (load_photo, load_rgb):
+        with pytest.raises(PhotoError, match=message) as caught:
+            load(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+        assert "\n" not in str(caught.value) and "BytesIO" not in str(caught.value)
+
+
+def test_a_large_photo_passes_when_it_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    (tmp_path / "in.tif").write_bytes(make_tiff(SCENE))
+    with pytest.raises(PhotoError, match="raise max_megapixels"):
+        load_photo(tmp_path / "in.tif", max_pixels=WIDTH * HEIGHT - 1)
+    assert load_photo(tmp_path / "in.tif", max_pixels=WIDTH * HEIGHT).pixels.shape == SCENE.shape
+
+
+def test_raw_is_developed_to_16_bits_and_written_as_tiff(tmp_path, monkeypatch):
+    class FakeRaw:
+        sizes = types.SimpleNamespace(width=WIDTH, height=HEIGHT)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def postprocess(self, output_bps, **_):
+            assert output_bps == 16
+            return SCENE_16
+
+    monkeypatch.setitem(sys.modules, "rawpy", types.SimpleNamespace(imread=lambda _: FakeRaw()))
+    exif = Image.Exif()
+    exif.load(make_exif(8))
+    exif[50706] = b"\1\4\0\0"
+    (tmp_path / "in.dng").write_bytes(encode(SCENE, "TIFF", exif=exif))
+    photo = load_photo(tmp_path / "in.dng")
+    save_photo(photo, photo.pixels, tmp_path / f"out{output_suffix('in.dng')}")
+    colour, _ = read_plainly(tmp_path / "out.tif", is_deep=True)
+    assert np.array_equal(colour, SCENE_16)
+    written = Image.open(tmp_path / "out.tif").getexif()
+    assert_exif_is_kept(written)
+    assert 50706 not in written  # or it would count as a DNG
+    with pytest.raises(PhotoError, match="megapixels"):
+        load_photo(tmp_path / "in.dng", max_pixels=100)
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_heic_stays_heic_where_pillow_heif_is_installed(turn, tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    notes = {"exif": make_exif(turn), "icc_profile": SRGB}
+    data = encode(turned_away(SCENE, turn), "HEIF", quality=98, **notes)
+    (tmp_path / "in.heic").write_bytes(data)
+    photo = load_photo(tmp_path / "in.heic")
+    assert_close(photo.pixels, SCENE, 12)
+    save_photo(photo, photo.pixels, tmp_path / "out.heic")
+    with Image.open(tmp_path / "out.heic") as image:
+        assert image.format == "HEIF" and image.info["icc_profile"] == SRGB
+        assert_exif_is_kept(image.getexif())
+        assert_close(np.asarray(image), SCENE, 15)

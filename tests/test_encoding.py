@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from photo_files import (
+    ALPHA_16,
+    GREY,
+    GREY_16,
+    P3,
+    SCENE,
+    SCENE_16,
+    SRGB,
+    as_rgb,
+    assert_close,
+    assert_exif_is_kept,
+    encode,
+    exif_chunk,
+    icc_chunk,
+    make_jpeg,
+    make_png_16,
+    read_plainly,
+)
+from PIL import Image
+
+from photo import Photo, PhotoError, load_photo, output_suffix, save_photo
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "png", "tiff", "webp"])
+def test_every_photo_can_be_written_in_every_format(output_format, tmp_path):
+    deep = make_png_16(np.dstack([SCENE_16, ALPHA_16]), exif_chunk(), icc_chunk(SRGB))
+    (tmp_path / "in.png").write_bytes(deep)
+    photo = load_photo(tmp_path / "in.png")
+    result = tmp_path / f"out{output_suffix('in.png', output_format)}"
+    save_photo(photo, photo.pixels, result, output_format, quality=97)
+    colour, alpha = read_plainly(result, output_format in ("png", "tiff"))
+    with Image.open(result) as image:
+        assert image.format == output_format.upper() and image.info["icc_profile"] == SRGB
+        assert_exif_is_kept(image.getexif())
+    if output_format == "jpeg":
+        cover = ALPHA_16[..., None] / 65535
+        assert_close(colour, 255 * (1 - cover) + SCENE_16 / 257 * cover, 6)
+    elif output_format == "webp":
+        assert_close(colour, SCENE_16 / 257, 10)
+        assert_close(alpha, ALPHA_16 / 257, 0.5)
+    else:
+        assert np.array_equal(colour, SCENE_16) and np.array_equal(alpha, ALPHA_16)
+
+
+def test_a_format_without_profiles_holds_srgb(tmp_path):
+    (tmp_path / "in.png").write_bytes(encode(SCENE, "PNG", icc_profile=P3))
+    photo = load_photo(tmp_path / "in.png")
+    save_photo(photo, photo.pixels, tmp_path / "out.bmp")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.bmp")), photo.pixels)
+
+
+def test_a_grey_photo_stays_grey_when_the_correction_is_tinted(tmp_path):
+    (tmp_path / "in.jpg").write_bytes(make_jpeg(GREY))
+    photo = load_photo(tmp_path / "in.jpg")
+    tinted = photo.pixels // np.array([1, 2, 4], np.uint8)
+    save_photo(photo, tinted, tmp_path / "out.png")
+    written = Image.open(tmp_path / "out.png")
+    luma = tinted @ np.array([0.299, 0.587, 0.114])
+    assert written.mode == "L"
+    assert_close(np.asarray(written), luma, 1)
+
+
+def test_deep_grey_with_alpha_survives_tiff(tmp_path):
+    photo = Photo(as_rgb(GREY_16), ALPHA_16, is_grey=True)
+    save_photo(photo, photo.pixels, tmp_path / "out.tif")
+    again = load_photo(tmp_path / "out.tif")
+    assert np.array_equal(again.pixels, photo.pixels) and np.array_equal(again.alpha, ALPHA_16)
+
+
+def test_quality_changes_the_size_of_a_jpeg(tmp_path):
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    sizes = []
+    for quality in (40, None, 100):
+        save_photo(photo, photo.pixels, tmp_path / "out.jpg", quality=quality)
+        sizes.append((tmp_path / "out.jpg").stat().st_size)
+    save_photo(photo, photo.pixels, tmp_path / "out.jpg", quality=95)
+    assert sizes[0] < sizes[1] == (tmp_path / "out.jpg").stat().st_size < sizes[2]
+
+
+def test_what_a_format_cannot_hold_is_refused_with_the_reason(tmp_path):
+    wide = np.zeros((1, 16384, 3), np.uint8)
+    reason = r"cannot be written as WEBP: .*; choose another output_format"
+    with pytest.raises(PhotoError, match=reason):
+        save_photo(Photo(wide), wide, tmp_path / "wide.webp")
+    with pytest.raises(PhotoError, match="bytes of metadata exceed the 65533 of a JPEG segment"):
+        save_photo(Photo(SCENE, exif=bytes(70000)), SCENE, tmp_path / "long.jpg")
+    (tmp_path / "file").touch()
+    with pytest.raises(PhotoError, match="cannot be written: "):
+        save_photo(Photo(SCENE), SCENE, tmp_path / "file/out.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,95 @@
+"""Files that are whole or absent, and the two scores of a picture."""
+
+import contextlib
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which becomes `path` once the block has ended well.
+
+    Whoever reads `path`, even after a power cut, finds the old file or the new one, whole.
+    Missing parent folders are made. If the block raises, `path` stays as it was and the
+    temporary file is removed.
+
+    Args:
+        path: the file to write. The temporary path has its suffix, for writers that go by it.
+
+    Raises:
+        OSError: the folder can't be made or written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def psnr(image: np.ndarray, reference: np.ndarray, data_range: float = 255) -> float:
+    """Return the peak signal-to-noise ratio over all values, in dB; infinite when they are equal.
+
+    Args:
+        image: (H, W, 3), or any shape; uint8 in [0, 255], or floats in [0, data_range].
+        reference: of the same shape and type.
+        data_range: the distance of white from black.
+
+    Raises:
+        ValueError: shape or type differ.
+    """
+    check_alike(image, reference)
+    mean_square = cv2.norm(image, reference, cv2.NORM_L2SQR) / image.size
+    return 10 * math.log10(data_range**2 / mean_square) if mean_square else math.inf
+
+
+def ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """Return the structural similarity, the mean over channels and windows; 1 when equal.
+
+    Wang et al. 2004, as scikit-image's `structural_similarity(channel_axis=2, data_range=255)`:
+    uniform 7 x 7 windows that lie wholly inside the picture, sample covariances, K1 = 0.01,
+    K2 = 0.03, float64.
+
+    Args:
+        image: (H, W, 3) uint8, both sides 7 px or more.
+        reference: of the same shape and type.
+
+    Raises:
+        ValueError: shape or type differ, or a side is shorter than the window.
+    """
+    check_alike(image, reference)
+    window = 7
+    if min(image.shape[:2]) < window:
+        size = "{}x{}".format(*image.shape[:2])
+        raise ValueError(f"SSIM needs sides of {window} px or more, the picture has {size}")
+    x, y = image.astype(np.float64), reference.astype(np.float64)
+
+    def windows(values: np.ndarray) -> np.ndarray:
+        """Return the mean of each window that lies wholly inside."""
+        inside = slice(window // 2, -(window // 2))
+        return cv2.blur(values, (window, window))[inside, inside]
+
+    mean_x, mean_y = windows(x), windows(y)
+    to_sample = window**2 / (window**2 - 1)  # from the mean over n to that over n - 1
+    variances = to_sample * (windows(x * x + y * y) - mean_x**2 - mean_y**2)
+    covariance = to_sample * (windows(x * y) - mean_x * mean_y)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return float(np.mean(luminance * (2 * covariance + c2) / (variances + c2)))
+
+
+def check_alike(image: np.ndarray, reference: np.ndarray) -> None:
+    """Raise ValueError where shape or type differ, instead of letting numpy broadcast."""
+    kinds = [f"{array.shape} {array.dtype}" for array in (image, reference)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"the pictures differ in shape or type: {kinds[0]} and {kinds[1]}")
