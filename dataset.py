@@ -1,0 +1,324 @@
+"""Folders of well-exposed photos in, batches of (abnormal, normal) photos out.
+
+Every random choice derives from (seed, epoch, index of the photo), so that the same samples
+come out whatever the number of workers, and wherever a run was interrupted.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import ColorJitter
+
+from photo import PhotoError, load_rgb, photo_paths
+
+# Exposures at which validation photos are spoilt, in stops; 0 leaves them as they are.
+VALIDATION_EVS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+# The display encoding of a camera without a tone curve: no shoulder in the highlights.
+PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
+# Of the random cameras under which exposures are shifted. Real ones compress highlights much:
+# a small shoulder makes what clips at a longer exposure a light tone of the normal photo.
+GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 4.0)
+# The mean sRGB value that well-exposed photos scatter around.
+TYPICAL_BRIGHTNESS = 0.42
+
+
+def make_generator(seed: int, *position: int) -> Generator:
+    """Make the random generator that belongs to a position, such as (epoch, index)."""
+    state = np.random.SeedSequence([seed, *position]).generate_state(1, np.uint64)[0]
+    return Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def uniform(low: float, high: float, generator: Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+# ---------------------------------------------------------------------- spoiling exposures
+
+
+def shift_exposure(
+    image: Tensor, ev: float, gamma: float = PLAIN_GAMMA, shoulder: float = PLAIN_SHOULDER
+) -> Tensor:
+    """Expose a photo by `ev` stops more, as a camera would have: in linear light.
+
+    The camera is taken to show the light s of the scene, 1 at the sensor's limit, as
+    y = (s * (1 + shoulder) / (s + shoulder)) ** (1 / gamma): the smaller the shoulder, the
+    more its tone curve compresses highlights. That is undone, the light multiplied by 2 ** ev
+    and clipped at 1, and the curve applied again.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        ev: stops; +1 doubles linear light.
+        gamma: of the display encoding, above 0.
+        shoulder: above 0; 1e6 is as good as none.
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    encoded = image.clamp(0, 1) ** gamma
+    light = encoded * shoulder / (1 + shoulder - encoded)
+    light = (light * 2.0**ev).clamp(max=1)
+    return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
+
+
+def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Give a photo another tone curve: random gamma, S-curve, black and white point.
+
+    Without it a network learns to read the traces of the synthetic shift (where the histogram
+    ends, say) in place of the scene, and fails on real photos.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        strength: 0 (none) to 1 (gamma from 0.7 to 1.42).
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    gamma = math.exp(strength * uniform(-0.35, 0.35, generator))
+    contrast = strength * uniform(-0.8, 0.8, generator)
+    black = strength * uniform(-0.04, 0.06, generator)
+    white = 1 - strength * uniform(-0.04, 0.1, generator)
+    image = image.clamp(0, 1) ** gamma
+    s_curve = image * image * (3 - 2 * image)
+    image = torch.lerp(image, s_curve, contrast)
+    return (black + (white - black) * image).clamp(0, 1)
+
+
+def draw_brightness(image: Tensor, strength: float) -> Tensor:
+    """Draw the mean brightness of a normal photo towards that of well-exposed photos.
+
+    How bright "normal" is differs from photographer to photographer, which no network can
+    guess; the less it differs, the surer a network gets.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); never by more than
+            -1 or +0.4 stops, to leave night as night and highlights unclipped.
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    mean = max(image.mean().item(), 0.05)
+    ev = strength * PLAIN_GAMMA * math.log2(TYPICAL_BRIGHTNESS / mean)
+    return shift_exposure(image, min(max(ev, -1.0), 0.4), PLAIN_GAMMA, shoulder=3.0)
+
+
+@dataclass(frozen=True)
+class ExposureSynthesis:
+    """Spoils the exposure of normal photos at random; see TrainConfig for the settings."""
+
+    color_jitter_brightness: float | tuple[float, float]
+    color_jitter_contrast: float | tuple[float, float]
+    color_jitter_saturation: float | tuple[float, float]
+    exposure_shift_ev: tuple[float, float] = (0.0, 0.0)
+    exposure_shift_share: float = 0.0
+    untouched_share: float = 0.0
+    retone_strength: float = 0.0
+    brightness_pull: float = 0.0
+
+    def __call__(self, normal: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Make a training pair.
+
+        Args:
+            normal: a photo (3, H, W) in [0, 1].
+
+        Returns:
+            abnormal: in steps of 1/255, as files have it.
+            normal: what the network is to make of that. With `brightness_pull`, not quite the
+                photo itself, unless it is left untouched.
+        """
+        if uniform(0, 1, generator) < self.untouched_share:
+            return normal, normal
+        if uniform(0, 1, generator) < self.exposure_shift_share:
+            abnormal = shift_exposure(
+                normal,
+                ev=uniform(*self.exposure_shift_ev, generator),
+                gamma=uniform(*GAMMA_RANGE, generator),
+                shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
+            )
+        else:
+            abnormal = self._jitter(normal, generator)
+        if self.retone_strength > 0:
+            abnormal = retone(abnormal, self.retone_strength, generator)
+        if self.brightness_pull > 0:
+            normal = draw_brightness(normal, self.brightness_pull)
+        return quantise(abnormal), normal
+
+    def _jitter(self, normal: Tensor, generator: Generator) -> Tensor:
+        jitter = ColorJitter(
+            brightness=self.color_jitter_brightness,
+            contrast=self.color_jitter_contrast,
+            saturation=self.color_jitter_saturation,
+        )
+        # ColorJitter draws from torch's global state, which must come out of this unchanged.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            return jitter(normal)
+
+
+def quantise(image: Tensor) -> Tensor:
+    """Round [0, 1] to the 256 values that a JPEG can hold."""
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+# ------------------------------------------------------------------------------ the photos
+
+
+def find_photos(folder: str | Path, name: str) -> list[Path]:
+    """List the photos below a folder, sorted.
+
+    Args:
+        folder: searched with its subfolders.
+        name: of the config key, for the error.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no photo in it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{name}: {folder} is not a folder; set it to one with photos")
+    paths = photo_paths(folder)
+    if not paths:
+        raise FileNotFoundError(f"{name}: no photo in {folder}; put JPEG or PNG files there")
+    return paths
+
+
+def crop_and_resize(photo: np.ndarray, box: tuple[int, int, int, int], size: Sequence[int]):
+    """Cut box (top, left, height, width) in px and resize it to size (height, width)."""
+    top, left, height, width = box
+    crop = photo[top : top + height, left : left + width]
+    is_smaller = size[0] <= height and size[1] <= width
+    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return cv2.resize(crop, (size[1], size[0]), interpolation=interpolation)
+
+
+def largest_box(photo: np.ndarray, size: Sequence[int], scale: float = 1.0) -> tuple[int, int]:
+    """Height and width in px of the largest box of size's aspect in a photo, times scale."""
+    factor = scale * min(photo.shape[0] / size[0], photo.shape[1] / size[1])
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def to_tensor(photo: np.ndarray) -> Tensor:
+    """Map (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).float() / 255
+
+
+class PhotoFolder(Dataset):
+    """Photos by index; one that can't be read gives way to the next one, with a warning."""
+
+    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
+        self.paths = list(paths)
+        self.image_size = tuple(image_size)
+        self.unreadable: set[int] = set()
+
+    def load(self, index: int, min_size: int) -> np.ndarray:
+        """Load (H, W, 3) uint8; the sides are min_size px or more if the file's are.
+
+        Raises:
+            PhotoError: none of the photos can be read.
+        """
+        for offset in range(len(self.paths)):
+            candidate = (index + offset) % len(self.paths)
+            if candidate in self.unreadable:
+                continue
+            try:
+                return load_rgb(self.paths[candidate], min_size)
+            except PhotoError as error:
+                self.unreadable.add(candidate)
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+        raise PhotoError(f"none of the {len(self.paths)} photos can be read")
+
+
+class TrainDataset(PhotoFolder):
+    """Random crops, flipped at random, with the same crops spoilt.
+
+    Args:
+        paths: the normal photos.
+        image_size: (height, width) of the crops in px.
+        synthesis: spoils a crop.
+        crop_scale: range of the crops' sides, as shares of the largest crop that fits.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        image_size: tuple[int, int],
+        synthesis: ExposureSynthesis,
+        crop_scale: tuple[float, float] = (1.0, 1.0),
+        seed: int = 0,
+    ):
+        super().__init__(paths, image_size)
+        self.synthesis = synthesis
+        self.crop_scale = crop_scale
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return (abnormal, normal) of (epoch, index), each (3, h, w) in [0, 1]."""
+        epoch, index = position
+        generator = make_generator(self.seed, epoch, index)
+        scale = uniform(*self.crop_scale, generator)
+        photo = self.load(index, math.ceil(max(self.image_size) / scale))
+        height, width = largest_box(photo, self.image_size, scale)
+        top = round(uniform(0, photo.shape[0] - height, generator))
+        left = round(uniform(0, photo.shape[1] - width, generator))
+        crop = crop_and_resize(photo, (top, left, height, width), self.image_size)
+        if uniform(0, 1, generator) < 0.5:
+            crop = crop[:, ::-1]
+        return self.synthesis(to_tensor(crop), generator)
+
+
+class ValidationDataset(PhotoFolder):
+    """The middle of every photo at every exposure of `VALIDATION_EVS`; nothing is random."""
+
+    def __len__(self) -> int:
+        return len(self.paths) * len(VALIDATION_EVS)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        """Return (abnormal, normal, index of the exposure), photos (3, h, w) in [0, 1]."""
+        photo_index, ev_index = divmod(index, len(VALIDATION_EVS))
+        photo = self.load(photo_index, max(self.image_size))
+        height, width = largest_box(photo, self.image_size)
+        top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+        normal = to_tensor(crop_and_resize(photo, (top, left, height, width), self.image_size))
+        ev = VALIDATION_EVS[ev_index]
+        return (quantise(shift_exposure(normal, ev)) if ev else normal), normal, ev_index
+
+
+class EpochSampler(Sampler):
+    """The photos of an epoch in its own random order, as (epoch, index).
+
+    Args:
+        photo_count: how many there are.
+        seed: of the order.
+        rank, rank_count: of the processes that share each batch evenly. The few photos that do
+            not divide are left out, other ones in each epoch.
+
+    Attributes:
+        total: photos of an epoch, over all processes.
+        epoch: from 1; set it before each epoch.
+        start: how many photos of the epoch are done already, over all processes.
+    """
+
+    def __init__(self, photo_count: int, seed: int, rank: int = 0, rank_count: int = 1):
+        self.photo_count, self.seed = photo_count, seed
+        self.rank, self.rank_count = rank, rank_count
+        self.total = photo_count - photo_count % rank_count
+        self.epoch, self.start = 1, 0
+
+    def __len__(self) -> int:
+        return (self.total - self.start) // self.rank_count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = torch.randperm(self.photo_count, generator=make_generator(self.seed, self.epoch))
+        own = order[self.start + self.rank : self.total : self.rank_count]
+        return iter([(self.epoch, index) for index in own.tolist()])

@@ -1,0 +1,101 @@
+"""Training as one with several processes, one per GPU, on one machine or several.
+
+Gradients are averaged here by hand and not by DistributedDataParallel: which sub-networks learn
+changes from stage to stage, and the discriminator takes part in two different backward passes.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def rank() -> int:
+    """Number of this process, from 0; 0 alone writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def rank_count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Replace every gradient by its mean over the processes, whose shares are equally large."""
+    if rank_count() == 1:
+        return
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= rank_count()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def gather(value: Any) -> list[Any]:
+    """Return what each process has given, by rank, in every process."""
+    if rank_count() == 1:
+        return [value]
+    values = [None] * rank_count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def launch(run: Callable[..., int], *arguments: Any) -> int:
+    """Call run(device, *arguments) in one process per visible GPU; returns its exit code.
+
+    Under torchrun, which has started the processes already, this one joins them. Without a
+    GPU, or with one, there is this process only.
+    """
+    if "RANK" in os.environ:
+        return _run_rank(int(os.environ["LOCAL_RANK"]), run, arguments)
+    gpu_count = torch.cuda.device_count()
+    if gpu_count < 2:
+        return run(torch.device("cuda" if gpu_count else "cpu"), *arguments)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(gpu_count),
+    }
+    processes = torch.multiprocessing.spawn(
+        _spawned, (run, arguments), nprocs=gpu_count, join=False
+    )
+
+    def pass_on(number: int, frame: object) -> None:
+        for pid in processes.pids():
+            os.kill(pid, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes by itself
+    try:
+        while not processes.join():
+            pass
+    except torch.multiprocessing.ProcessExitedException as ended:
+        return ended.exit_code
+    return 0
+
+
+def _spawned(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(local_rank)
+    raise SystemExit(_run_rank(local_rank, run, arguments))
+
+
+def _run_rank(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        device = torch.device("cpu")
+        dist.init_process_group("gloo")
+    exit_code = run(device, *arguments)
+    dist.destroy_process_group()
+    return exit_code

@@ -1,0 +1,82 @@
+"""Which photos the network sees in an epoch, how large, and in what batches."""
+
+import os
+import signal
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from config import TrainConfig
+from dataset import (
+    VALIDATION_EVS,
+    EpochSampler,
+    ExposureSynthesis,
+    TrainDataset,
+    ValidationDataset,
+    find_photos,
+)
+from distributed import rank, rank_count
+
+
+def count_active_levels(config: TrainConfig, epoch: int) -> int:
+    """How many of the coarsest sub-networks are trained in an epoch (from 1)."""
+    if config.begin_use_level_epoch is None:
+        return config.laplacian_level_count
+    return sum(begin <= epoch for begin in config.begin_use_level_epoch)
+
+
+def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
+    """Size in px at which the network sees photos while only coarse levels are trained.
+
+    One level finer than the finest that is trained, as `ExposureCorrectionNet.forward` wants.
+    """
+    halvings = max(0, config.laplacian_level_count - active_count - 1)
+    height, width = (max(1, side >> halvings) for side in config.image_size)
+    return height, width
+
+
+def start_worker(_: int) -> None:
+    """Workers take one core each, and leave signals to the training process."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # what is sent to the whole process group does not reach them
+        os.setpgrp()
+
+
+def make_train_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:
+    paths = find_photos(config.train_data_dir, "train_data_dir")
+    synthesis = ExposureSynthesis(
+        color_jitter_brightness=config.color_jitter_brightness,
+        color_jitter_contrast=config.color_jitter_contrast,
+        color_jitter_saturation=config.color_jitter_saturation,
+        exposure_shift_ev=config.exposure_shift_ev,
+        exposure_shift_share=config.exposure_shift_share,
+        untouched_share=config.untouched_share,
+        retone_strength=config.retone_strength,
+        brightness_pull=config.brightness_pull,
+    )
+    image_size = stage_image_size(config, active_count)
+    return DataLoader(
+        TrainDataset(paths, image_size, synthesis, config.crop_scale, config.seed),
+        batch_size=config.batch_size // rank_count(),
+        sampler=EpochSampler(len(paths), config.seed, rank(), rank_count()),
+        num_workers=config.num_workers,
+        worker_init_fn=start_worker,
+        persistent_workers=config.num_workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def make_valid_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:
+    paths = find_photos(config.valid_data_dir, "valid_data_dir")
+    dataset = ValidationDataset(
+        paths[rank() :: rank_count()], stage_image_size(config, active_count)
+    )
+    return DataLoader(
+        dataset,
+        batch_size=len(VALIDATION_EVS),  # one photo at all its exposures
+        num_workers=config.num_workers,
+        worker_init_fn=start_worker,
+        pin_memory=device.type == "cuda",
+    )

@@ -1,0 +1,84 @@
+"""What a training run shows: its log, its curves, and before/after pictures."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utils import atomic_write
+
+matplotlib.use("Agg")  # files only; a training machine has no display
+from matplotlib.figure import Figure
+
+
+class RunLog:
+    """One JSON object per epoch in `log.jsonl`, and their curves in `curve.png`.
+
+    Args:
+        run_dir: where both are.
+        epoch: the epoch to go on with; what the file holds of it and later ones is dropped.
+    """
+
+    def __init__(self, run_dir: str | Path, epoch: int):
+        self.path = Path(run_dir) / "log.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.records = [record for record in map(json.loads, lines) if record["epoch"] < epoch]
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append an epoch: epoch, levels, losses and valid (scores by exposure) among others."""
+        self.records.append(record)
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        save_curve(self.path.with_name("curve.png"), self.records)
+
+
+def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
+    """Draw losses (log scale) and validation PSNR by exposure over the epochs as a PNG."""
+    epochs = [record["epoch"] for record in records]
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    loss_axes, psnr_axes = figure.subplots(1, 2)
+    for name in dict.fromkeys(name for record in records for name in record["losses"]):
+        values = [record["losses"].get(name, np.nan) for record in records]
+        loss_axes.semilogy(epochs, values, label=name)
+    loss_axes.set(xlabel="epoch", ylabel="loss", title="training losses")
+    for name in records[-1]["valid"]:
+        values = [record["valid"][name]["psnr"] for record in records]
+        is_mean = name == "all"
+        label = "all" if is_mean else f"{name} EV"
+        color, width = ("black", 2) if is_mean else (None, 1)
+        psnr_axes.plot(epochs, values, label=label, color=color, linewidth=width)
+    psnr_axes.set(xlabel="epoch", ylabel="PSNR (dB)", title="validation, by exposure")
+    for axes in (loss_axes, psnr_axes):
+        for previous, record in pairwise(records):
+            if record["level_count"] != previous["level_count"]:  # a level joined
+                axes.axvline(record["epoch"] - 0.5, color="grey", linestyle=":")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=80)
+
+
+def save_comparison(path: Path, samples: list[Tensor], width: int = 200) -> None:
+    """Write a grid PNG; for each photo rows of abnormal and corrected, the normal one last.
+
+    Args:
+        path: the file.
+        samples: per photo (3, N, 3, h, w): abnormal, corrected and normal at N exposures.
+        width: of one photo in px.
+    """
+    rows = []
+    for abnormal, corrected, normal in samples:
+        for images in (abnormal, corrected):
+            rows.append(torch.cat([*images, normal[0]], dim=2))
+    grid = torch.cat(rows, dim=1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    columns = len(samples[0][0]) + 1
+    picture = Image.fromarray(grid)
+    picture.thumbnail((columns * width, grid.shape[0]))
+    with atomic_write(path) as temporary:
+        picture.save(temporary)

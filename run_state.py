@@ -1,0 +1,196 @@
+"""A training run: its networks, optimizers and progress, made, saved and restored."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from config import ConfigError, TrainConfig
+from distributed import rank, rank_count
+from model import Discriminator, ExposureCorrectionNet
+
+# Where and how often a run computes and saves may change when it goes on; what it computes not.
+FREE_KEYS = {"CUDA_VISIBLE_DEVICES", "num_workers", "checkpoint_minutes", "model_save_dir"}
+
+
+@dataclass
+class Networks:
+    """The network that learns, its running average (what is validated and saved), the critic."""
+
+    generator: ExposureCorrectionNet
+    average: AveragedModel
+    discriminator: Discriminator
+
+
+@dataclass
+class Optimizers:
+    generator: torch.optim.Optimizer
+    discriminator: torch.optim.Optimizer
+
+
+@dataclass
+class Progress:
+    """How far a run has come; all of it is in the checkpoint.
+
+    Attributes:
+        epoch: the epoch under way, from 1.
+        photo_count: photos of this epoch that are done.
+        loss_sums: of those photos, by name.
+        best_psnr: in dB, of the epochs with level_count levels; those of others, on photos of
+            another size, do not compare.
+        level_count: levels trained in the epoch before; 0: none yet.
+        seconds: training time of this epoch.
+    """
+
+    epoch: int = 1
+    photo_count: int = 0
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    best_psnr: float = -math.inf
+    level_count: int = 0
+    seconds: float = 0.0
+
+
+def make_networks(config: TrainConfig, device: torch.device) -> Networks:
+    """Make the networks, untrained or from `pretrained_model`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: there are no such weights, or of other architecture.
+    """
+    torch.manual_seed(config.seed)
+    generator = ExposureCorrectionNet(
+        config.layer_count_of_every_unet,
+        config.first_layer_out_channels_of_every_unet,
+        config.is_group_norm_of_every_unet,
+        config.has_gain,
+    )
+    if config.pretrained_model:
+        pretrained = load_weights(config.pretrained_model)
+        if pretrained.architecture != generator.architecture:
+            raise CheckpointError(
+                f"pretrained_model: {config.pretrained_model} has {pretrained.architecture}, "
+                f"the config {generator.architecture}; make them agree"
+            )
+        generator = pretrained
+    generator.to(device)
+
+    def lerp_average(averages: list[Tensor], weights: list[Tensor], step: Tensor) -> None:
+        # The first steps count fully, so that the untrained network is soon forgotten.
+        decay = min(config.ema_decay, (1 + step.item()) / (10 + step.item()))
+        torch._foreach_lerp_(averages, weights, 1 - decay if config.ema_decay else 1.0)
+
+    average = AveragedModel(generator, multi_avg_fn=lerp_average)
+    discriminator = Discriminator(config.discriminator_image_size).to(device)
+    if rank_count() > 1 and device.type == "cuda":
+        discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(discriminator)
+    return Networks(generator, average.eval(), discriminator)
+
+
+def make_optimizers(networks: Networks, config: TrainConfig) -> Optimizers:
+    """Make Adam for both networks; the generator's has one group of weights per level."""
+    generator = networks.generator
+    levels = [list(sub_network.parameters()) for sub_network in generator.sub_networks]
+    for weights, upsampling in zip(levels[1:], generator.upsamplings, strict=True):
+        weights += upsampling.parameters()
+    return Optimizers(
+        torch.optim.Adam(
+            [{"params": weights} for weights in levels],
+            config.init_lr,
+            weight_decay=config.weight_decay,
+            fused=True,
+        ),
+        torch.optim.Adam(
+            networks.discriminator.parameters(),
+            config.discriminator_init_lr,
+            weight_decay=config.discriminator_weight_decay,
+            fused=True,
+        ),
+    )
+
+
+def cosine_rate(init_lr: float, final_lr: float, progress: float) -> float:
+    """Learning rate after a share `progress` in [0, 1] of the training."""
+    return final_lr + (init_lr - final_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_rates(optimizers: Optimizers, config: TrainConfig, epochs_done: float) -> None:
+    """Set all learning rates; each level and the discriminator has its own cosine.
+
+    It runs from the epoch in which training of the level begins to the end of the last epoch.
+
+    Args:
+        epochs_done: epochs that are over, and the share of the one under way.
+    """
+
+    def rate(init_lr: float, final_lr: float, begin_epoch: int) -> float:
+        before = begin_epoch - 1
+        share = (epochs_done - before) / max(1, config.epochs - before)
+        return cosine_rate(init_lr, final_lr, min(max(share, 0.0), 1.0))
+
+    groups = optimizers.generator.param_groups
+    begin_epochs = config.begin_use_level_epoch or [1] * len(groups)
+    for group, begin_epoch in zip(groups, begin_epochs, strict=True):
+        group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch)
+    for group in optimizers.discriminator.param_groups:
+        group["lr"] = rate(
+            config.discriminator_init_lr,
+            config.discriminator_final_lr,
+            config.begin_use_adv_loss_epoch,
+        )
+
+
+def save_run(
+    path: Path,
+    networks: Networks,
+    optimizers: Optimizers,
+    progress: Progress,
+    config: TrainConfig,
+) -> None:
+    """Write a checkpoint that `restore_run` goes on from; of several processes, one does."""
+    if rank() > 0:
+        return
+    state = {
+        "config": config.to_dict(),
+        "progress": vars(progress),
+        "networks": {name: network.state_dict() for name, network in vars(networks).items()},
+        "optimizers": {name: opt.state_dict() for name, opt in vars(optimizers).items()},
+    }
+    save_checkpoint(path, state)
+
+
+def restore_run(
+    path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
+) -> Progress:
+    """Load a checkpoint of the same config, if there is one, into networks and optimizers.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to another config.
+    """
+    if not path.exists():
+        return Progress()
+    state = load_checkpoint(path)
+    try:
+        ours, theirs = config.to_dict(), TrainConfig(**state["config"]).to_dict()
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of this program; move it away") from error
+    different = [
+        f"{key} is {ours[key]} here and {theirs[key]} there"
+        for key in ours
+        if key not in FREE_KEYS and ours[key] != theirs[key]
+    ]
+    if different:
+        raise CheckpointError(
+            f"{path} belongs to another config: {'; '.join(different)}. "
+            "Change them back, or choose another model_save_dir"
+        )
+    try:
+        for name, network in vars(networks).items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in vars(optimizers).items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        return Progress(**state["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} lacks a part of a run; move it away") from error

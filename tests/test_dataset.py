@@ -1,0 +1,436 @@
+import warnings
+from itertools import product
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dataset import (
+    TYPICAL_BRIGHTNESS,
+    VALIDATION_EVS,
+    EpochSampler,
+    ExposureSynthesis,
+    TrainDataset,
+    ValidationDataset,
+    crop_and_resize,
+    draw_brightness,
+    find_photos,
+    largest_box,
+    make_generator,
+    quantise,
+    retone,
+    shift_exposure,
+    to_tensor,
+)
+from photo import PhotoError
+
+NO_JITTER = {
+    "color_jitter_brightness": 0,
+    "color_jitter_contrast": 0,
+    "color_jitter_saturation": 0,
+}
+EVERYTHING = ExposureSynthesis(
+    color_jitter_brightness=(0.3, 2.5),
+    color_jitter_contrast=0.2,
+    color_jitter_saturation=0.2,
+    exposure_shift_ev=(-3, 3),
+    exposure_shift_share=0.5,
+    untouched_share=0.1,
+    retone_strength=0.5,
+)
+
+
+@pytest.fixture
+def normal(make_photo) -> torch.Tensor:
+    return to_tensor(make_photo(24, 32))
+
+
+@pytest.fixture
+def train_set(tmp_path, write_photos) -> TrainDataset:
+    paths = write_photos(tmp_path / "photos", 4, height=40, width=56)
+    return TrainDataset(paths, (16, 24), EVERYTHING, crop_scale=(0.5, 1.0), seed=7)
+
+
+def items_of(dataset) -> list:
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def are_equal(batches, others) -> bool:
+    return all(
+        abnormal.equal(other_abnormal) and normal.equal(other_normal)
+        for (abnormal, normal), (other_abnormal, other_normal) in zip(batches, others, strict=True)
+    )
+
+
+# ------------------------------------------------------------------------------- exposure
+
+
+@pytest.mark.parametrize("ev", [-3, -1, 1, 2])
+def test_shift_exposure_multiplies_linear_light_by_two_per_stop(ev):
+    light = torch.linspace(0.001, 2.0 ** -max(ev, 0), 50).expand(3, 1, 50)
+    shifted = shift_exposure(light ** (1 / 2.2), ev)
+    torch.testing.assert_close(shifted**2.2, light * 2.0**ev, rtol=1e-4, atol=1e-6)
+
+
+def test_shift_exposure_clips_what_the_sensor_cannot_hold():
+    assert shift_exposure(torch.full((3, 1, 1), 0.9), 1).flatten().tolist() == pytest.approx(
+        [1] * 3
+    )
+
+
+@pytest.mark.parametrize("shoulder", [1e6, 10, 0.3])
+def test_shift_exposure_by_nothing_changes_nothing(shoulder, normal):
+    shifted = shift_exposure(normal, 0, gamma=1.9, shoulder=shoulder)
+    torch.testing.assert_close(shifted, normal, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shoulder", [1e6, 0.3])
+@pytest.mark.parametrize("ev", [-2.5, 1.5])
+def test_shift_exposure_is_monotone_and_keeps_black_and_range(ev, shoulder):
+    ramp = torch.linspace(0, 1, 256).expand(3, 1, 256)
+    shifted = shift_exposure(ramp, ev, shoulder=shoulder)
+    assert (shifted.diff() >= 0).all()
+    assert shifted.min() == 0 and shifted.max() <= 1
+    assert ((shifted - ramp) * ev >= -1e-6).all()
+
+
+def test_shoulder_undoes_and_applies_a_cameras_tone_curve():
+    def camera(light: float) -> float:
+        return (light * (1 + 0.5) / (light + 0.5)) ** (1 / 2)
+
+    image = torch.full((3, 1, 1), camera(0.2))
+    shifted = shift_exposure(image, 1, gamma=2, shoulder=0.5)
+    assert shifted.flatten().tolist() == pytest.approx([camera(0.4)] * 3)
+
+
+def test_retone_of_strength_zero_changes_nothing(normal):
+    assert retone(normal, 0, make_generator(0)).equal(normal)
+
+
+def test_retone_is_monotone_and_stays_in_range():
+    ramp = torch.linspace(0, 1, 256).expand(3, 1, 256)
+    for seed in range(20):
+        toned = retone(ramp, 1, make_generator(seed))
+        assert (toned.diff() >= -1e-6).all()
+        assert toned.min() >= 0 and toned.max() <= 1
+        assert not toned.equal(ramp)
+
+
+def test_quantise_rounds_to_the_nearest_of_256_values():
+    image = torch.tensor([-0.2, 0.4 / 255, 0.6 / 255, 100.4 / 255, 254.6 / 255, 1.3])
+    assert (quantise(image) * 255).tolist() == pytest.approx([0, 0, 1, 100, 255, 255])
+
+
+# ------------------------------------------------------------------------------ synthesis
+
+
+def spoil(normal: torch.Tensor, seed: int = 0, **settings) -> torch.Tensor:
+    """The abnormal photo alone, of a synthesis that has nothing but these settings."""
+    return ExposureSynthesis(**(NO_JITTER | settings))(normal, make_generator(seed))[0]
+
+
+def test_abnormal_photos_have_256_values_in_range(normal):
+    for seed in range(30):
+        abnormal, _ = EVERYTHING(normal, make_generator(seed))
+        values = abnormal * 255
+        assert abnormal.shape == normal.shape and abnormal.dtype == torch.float32
+        assert abnormal.min() >= 0 and abnormal.max() <= 1
+        torch.testing.assert_close(values, values.round(), rtol=0, atol=1e-4)
+
+
+def test_the_normal_photo_stays_what_it_is(normal):
+    original = normal.clone()
+    for seed in range(10):
+        assert EVERYTHING(normal, make_generator(seed))[1].equal(original)
+    assert normal.equal(original)
+
+
+def test_untouched_share_of_one_leaves_every_photo(normal):
+    settings = {"color_jitter_brightness": (0.5, 0.5), "brightness_pull": 1.0}
+    synthesis = ExposureSynthesis(**(NO_JITTER | settings), untouched_share=1.0)
+    for seed in range(10):
+        abnormal, target = synthesis(normal, make_generator(seed))
+        assert abnormal.equal(normal) and target.equal(normal)
+
+
+def test_untouched_share_is_the_share_of_photos_left(normal):
+    settings = {"color_jitter_brightness": (0.5, 0.5), "untouched_share": 0.25}
+    left = sum(spoil(normal, seed, **settings).equal(normal) for seed in range(400))
+    assert 70 < left < 130
+
+
+def test_brightness_of_a_half_halves_every_value(normal):
+    abnormal = spoil(normal, color_jitter_brightness=(0.5, 0.5))
+    torch.testing.assert_close(abnormal, quantise(normal / 2), rtol=0, atol=1.01 / 255)
+
+
+def test_brightness_factors_fill_the_range_given():
+    grey = torch.full((3, 4, 4), 0.4)
+    jitter = {"color_jitter_brightness": (0.5, 2.0)}
+    factors = [spoil(grey, seed, **jitter)[0, 0, 0].item() / 0.4 for seed in range(100)]
+    assert 0.49 < min(factors) < 0.6 and 1.9 < max(factors) < 2.01
+
+
+def test_saturation_of_zero_makes_grey(normal):
+    abnormal = spoil(normal, color_jitter_saturation=(0, 0))
+    assert abnormal[0].equal(abnormal[1]) and abnormal[1].equal(abnormal[2])
+
+
+def test_contrast_of_zero_makes_one_flat_tone(normal):
+    assert len(spoil(normal, color_jitter_contrast=(0, 0)).unique()) == 1
+
+
+def test_jitter_without_strength_changes_nothing(normal):
+    torch.testing.assert_close(spoil(normal), normal)
+
+
+def test_exposure_shift_takes_the_place_of_jitter(normal):
+    abnormal = spoil(
+        normal,
+        color_jitter_brightness=(0, 0),
+        exposure_shift_ev=(1.0, 1.0),
+        exposure_shift_share=1.0,
+    )
+    assert (abnormal >= normal).all() and abnormal.mean() > normal.mean() + 0.05
+
+
+def test_synthesis_depends_on_its_generator_only(normal):
+    state = torch.random.get_rng_state()
+    first, _ = EVERYTHING(normal, make_generator(3))
+    assert torch.random.get_rng_state().equal(state)
+    torch.manual_seed(99)
+    assert EVERYTHING(normal, make_generator(3))[0].equal(first)
+    assert not EVERYTHING(normal, make_generator(4))[0].equal(first)
+
+
+def test_generators_of_different_positions_differ():
+    positions = list(product(range(3), repeat=3))  # (seed, epoch, index)
+    drawn = {torch.rand((), generator=make_generator(*p)).item() for p in positions}
+    assert len(drawn) == len(positions)
+
+
+def test_drawing_brightness_by_nothing_changes_nothing(normal):
+    torch.testing.assert_close(draw_brightness(normal, 0), normal, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tone", [0.36, 0.45])
+def test_drawing_brightness_moves_the_mean_towards_the_typical_one(tone):
+    image = torch.full((3, 2, 2), tone)
+    half, whole = (draw_brightness(image, strength).mean().item() for strength in (0.5, 1))
+    before = abs(tone - TYPICAL_BRIGHTNESS)
+    assert abs(whole - TYPICAL_BRIGHTNESS) < abs(half - TYPICAL_BRIGHTNESS) < before
+
+
+@pytest.mark.parametrize(("tone", "ev"), [(0.02, 0.4), (0.1, 0.4), (0.9, -1.0)])
+def test_drawing_brightness_has_limits(tone, ev):
+    image = torch.full((3, 2, 2), tone)
+    expected = shift_exposure(image, ev, shoulder=3.0)
+    torch.testing.assert_close(draw_brightness(image, 1), expected)
+
+
+def test_brightness_pull_changes_the_normal_photo_of_spoilt_ones(normal):
+    dark = normal / 2
+    synthesis = ExposureSynthesis(**NO_JITTER, brightness_pull=0.5)
+    abnormal, target = synthesis(dark, make_generator(0))
+    torch.testing.assert_close(abnormal, quantise(dark))
+    assert target.equal(draw_brightness(dark, 0.5)) and target.mean() > dark.mean()
+
+
+# ----------------------------------------------------------------------------- the photos
+
+
+@pytest.mark.parametrize("name", ["train_data_dir", "valid_data_dir"])
+def test_missing_and_empty_folders_are_errors_that_name_the_key(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"{name}: .*nowhere is not a folder"):
+        find_photos(tmp_path / "nowhere", name)
+    (tmp_path / "notes.txt").write_text("no photo")
+    with pytest.raises(FileNotFoundError, match=f"{name}: no photo in"):
+        find_photos(tmp_path, name)
+
+
+def test_photos_are_found_in_subfolders_in_order(tmp_path, write_photos):
+    write_photos(tmp_path / "b" / "deep", 1)
+    write_photos(tmp_path / "a", 2)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_photos(tmp_path, "x")]
+    assert found == ["a/photo_0.png", "a/photo_1.png", "b/deep/photo_0.png"]
+
+
+@pytest.mark.parametrize(
+    ("photo_size", "box", "expected"),
+    [
+        ((100, 200), (50, 50), (100, 100)),
+        ((100, 200), (10, 40), (50, 200)),
+        ((30, 40), (300, 400), (30, 40)),
+        ((1, 1), (32, 64), (1, 1)),
+    ],
+)
+def test_largest_box_has_the_wanted_aspect_and_fits(photo_size, box, expected):
+    assert largest_box(np.empty((*photo_size, 3)), box) == expected
+
+
+def test_crop_and_resize_cuts_the_box(make_photo):
+    photo = make_photo(20, 30)
+    crop = crop_and_resize(photo, (3, 4, 10, 12), (10, 12))
+    assert np.array_equal(crop, photo[3:13, 4:16])
+    smaller = crop_and_resize(photo, (0, 0, 20, 30), (10, 15))
+    blocks = photo.reshape(10, 2, 15, 2, 3).mean((1, 3))
+    assert np.abs(smaller - blocks).max() <= 0.51
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (17, 300), (24, 16)])
+def test_photos_of_any_size_give_crops_of_the_size_asked_for(tmp_path, write_photos, size):
+    paths = write_photos(tmp_path / "odd", 1, *size)
+    train_set = TrainDataset(paths, (24, 16), EVERYTHING, crop_scale=(0.3, 1.0))
+    for epoch in range(5):
+        assert [image.shape for image in train_set[epoch, 0]] == [(3, 24, 16)] * 2
+    assert ValidationDataset(paths, (24, 16))[0][0].shape == (3, 24, 16)
+
+
+def test_a_sample_is_a_crop_of_the_photo_or_its_mirror_image(tmp_path, write_photos, make_photo):
+    paths = write_photos(tmp_path / "one", 1, 32, 48)
+    untouched = ExposureSynthesis(0, 0, 0, untouched_share=1.0)
+    train_set = TrainDataset(paths, (32, 32), untouched)
+    photo = to_tensor(np.ascontiguousarray(cv2.imread(str(paths[0]))[..., ::-1]))
+    crops = [photo[..., left : left + 32] for left in range(17)]
+    seen = set()
+    for epoch in range(60):
+        abnormal, normal = train_set[epoch, 0]
+        assert abnormal.equal(normal)
+        matches = [
+            (left, is_flipped)
+            for left, crop in enumerate(crops)
+            for is_flipped in (False, True)
+            if normal.equal(crop.flip(-1) if is_flipped else crop)
+        ]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert len({left for left, _ in seen}) > 8
+    assert {is_flipped for _, is_flipped in seen} == {False, True}
+    assert {0, 16} & {left for left, _ in seen}  # the margins are reached
+
+
+def test_same_seed_epoch_and_index_give_the_same_sample(train_set):
+    first, _ = train_set[2, 1]
+    torch.manual_seed(123)
+    np.random.seed(123)
+    assert train_set[2, 1][0].equal(first)
+    other = TrainDataset(train_set.paths, (16, 24), EVERYTHING, crop_scale=(0.5, 1.0), seed=7)
+    assert other[2, 1][0].equal(first)
+
+
+def test_samples_differ_between_epochs_and_seeds(train_set):
+    normals = [train_set[epoch, 0][1] for epoch in range(1, 5)]
+    assert not any(a.equal(b) for i, a in enumerate(normals) for b in normals[:i])
+    other = TrainDataset(train_set.paths, (16, 24), EVERYTHING, crop_scale=(0.5, 1.0), seed=8)
+    assert not other[1, 0][1].equal(normals[0])
+
+
+def test_samples_do_not_depend_on_the_number_of_workers(train_set):
+    def load(num_workers: int) -> list:
+        sampler = EpochSampler(len(train_set), seed=7)
+        sampler.epoch = 3
+        return list(DataLoader(train_set, 2, sampler=sampler, num_workers=num_workers))
+
+    alone = load(0)
+    assert [len(normal) for _, normal in alone] == [2, 2]
+    assert are_equal(alone, load(1))
+    assert are_equal(alone, load(3))
+
+
+def test_sampler_shows_every_photo_once_in_an_order_of_its_epoch():
+    sampler = EpochSampler(20, seed=1)
+    orders = []
+    for epoch in (1, 2):
+        sampler.epoch = epoch
+        positions = list(sampler)
+        assert {e for e, _ in positions} == {epoch}
+        orders.append([index for _, index in positions])
+        assert sorted(orders[-1]) == list(range(20))
+    assert orders[0] != orders[1] != list(range(20))
+
+
+def test_sampler_goes_on_where_it_was():
+    sampler = EpochSampler(9, seed=1)
+    whole = list(sampler)
+    sampler.start = 4
+    assert list(sampler) == whole[4:] and len(sampler) == 5
+    sampler.start = 9
+    assert list(sampler) == [] and len(sampler) == 0
+
+
+def test_processes_share_the_epoch_without_overlap():
+    whole = list(EpochSampler(11, seed=1))
+    shares = [EpochSampler(11, 1, rank, 3) for rank in range(3)]
+    assert [sampler.total for sampler in shares] == [9, 9, 9]
+    assert [len(sampler) for sampler in shares] == [3, 3, 3]
+    assert [p for positions in zip(*shares, strict=True) for p in positions] == whole[:9]
+
+
+# ------------------------------------------------------------------------- broken photos
+
+
+@pytest.fixture
+def half_broken(tmp_path, write_photos):
+    """Photos 0 and 2 are whole, 1 is not."""
+    paths = write_photos(tmp_path / "half", 3)
+    paths[1].write_bytes(b"no photo")
+    return TrainDataset(paths, (16, 16), EVERYTHING)
+
+
+def test_an_unreadable_photo_gives_way_to_the_next_with_one_warning(half_broken):
+    with pytest.warns(UserWarning, match=r"skipped: .*photo_1\.png") as caught:
+        first = half_broken.load(1, 16)
+    assert len(caught) == 1
+    assert np.array_equal(first, half_broken.load(2, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(half_broken.load(1, 16), first)
+
+
+def test_the_photo_after_the_last_is_the_first(half_broken):
+    half_broken.paths[2].write_bytes(b"")
+    with pytest.warns(UserWarning):
+        assert np.array_equal(half_broken.load(2, 16), half_broken.load(0, 16))
+
+
+def test_a_folder_of_unreadable_photos_is_an_error(half_broken):
+    for path in half_broken.paths:
+        path.write_bytes(b"no photo")
+    with pytest.warns(UserWarning), pytest.raises(PhotoError, match="none of the 3 photos"):
+        half_broken[1, 0]
+    with pytest.raises(PhotoError, match="none of the 3 photos"):
+        half_broken[1, 1]
+
+
+# ----------------------------------------------------------------------------- validation
+
+
+def test_validation_shows_every_photo_at_every_exposure_in_order(tmp_path, write_photos):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (64, 64))
+    assert len(valid_set) == 2 * len(VALIDATION_EVS)
+    assert [ev_index for _, _, ev_index in items_of(valid_set)] == [*range(len(VALIDATION_EVS))] * 2
+    for index, (abnormal, normal, ev_index) in enumerate(items_of(valid_set)):
+        photo = cv2.imread(str(valid_set.paths[index // len(VALIDATION_EVS)]))[..., ::-1]
+        assert normal.equal(to_tensor(photo))
+        ev = VALIDATION_EVS[ev_index]
+        assert abnormal.equal(quantise(shift_exposure(normal, ev)) if ev else normal)
+
+
+def test_validation_exposures_go_both_ways_and_hold_the_untouched_photo():
+    assert min(VALIDATION_EVS) < 0 < max(VALIDATION_EVS) and 0 in VALIDATION_EVS
+
+
+def test_validation_takes_the_middle_of_the_photo(tmp_path, write_photos):
+    paths = write_photos(tmp_path / "wide", 1, 32, 64)
+    photo = cv2.imread(str(paths[0]))[..., ::-1]
+    _, normal, _ = ValidationDataset(paths, (32, 32))[2]
+    assert normal.equal(to_tensor(photo[:, 16:48]))
+
+
+def test_validation_is_the_same_every_time(tmp_path, write_photos):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2, 40, 50), (24, 24))
+    first = items_of(valid_set)
+    torch.manual_seed(5)
+    assert are_equal([item[:2] for item in first], [item[:2] for item in items_of(valid_set)])

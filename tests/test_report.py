@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from report import RunLog, save_comparison, save_curve
+
+
+def make_record(epoch: int, level_count: int = 2, **losses: float) -> dict:
+    scores = {name: {"psnr": 20.0 + epoch, "ssim": 0.8} for name in ("-2", "0", "+2", "all")}
+    return {
+        "epoch": epoch,
+        "level_count": level_count,
+        "seconds": 1.5,
+        "losses": {"reconstruction": 0.1 / epoch, **losses},
+        "valid": scores,
+    }
+
+
+def epochs_of(path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+
+
+def test_log_has_a_line_per_epoch_and_the_curve_is_drawn(tmp_path):
+    log = RunLog(tmp_path / "run", 1)
+    records = [make_record(1, 1), make_record(2), make_record(3, adversarial=0.01)]
+    for record in records:
+        log.add(record)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    with Image.open(tmp_path / "run" / "curve.png") as picture:
+        picture.load()
+        assert picture.format == "PNG" and min(picture.size) > 200
+
+
+@pytest.mark.parametrize(("epoch", "left"), [(1, []), (2, [1]), (3, [1, 2]), (4, [1, 2, 3])])
+def test_log_goes_on_with_the_epoch_that_is_resumed(tmp_path, epoch, left):
+    log = RunLog(tmp_path, 1)
+    for number in (1, 2, 3):
+        log.add(make_record(number))
+    RunLog(tmp_path, epoch).add(make_record(epoch))
+    assert epochs_of(tmp_path / "log.jsonl") == [*left, epoch]
+
+
+def test_a_log_that_is_only_opened_stays_as_it_is(tmp_path):
+    RunLog(tmp_path, 1).add(make_record(1))
+    RunLog(tmp_path, 1)
+    assert epochs_of(tmp_path / "log.jsonl") == [1]
+
+
+def test_curve_is_drawn_from_the_first_epoch_on(tmp_path):
+    save_curve(tmp_path / "curve.png", [make_record(1)])
+    assert Image.open(tmp_path / "curve.png").format == "PNG"
+
+
+def make_samples(num_photos: int, num_exposures: int, height: int, width: int):
+    """Flat photos: abnormal at 10, 20, ..., corrected at 110, 120, ..., normal at 200."""
+    samples = []
+    for _ in range(num_photos):
+        steps = torch.arange(1, num_exposures + 1) * 10
+        tones = torch.stack([steps, steps + 100, torch.full_like(steps, 200)]) / 255
+        samples.append(tones[:, :, None, None, None].expand(-1, -1, 3, height, width))
+    return samples
+
+
+def test_comparison_shows_abnormal_above_corrected_and_the_normal_photo_last(tmp_path):
+    save_comparison(tmp_path / "comparison.png", make_samples(2, 3, 6, 8))
+    grid = np.asarray(Image.open(tmp_path / "comparison.png"))
+    assert grid.shape == (4 * 6, 4 * 8, 3)
+    tones = grid[3::6, 4::8, 0].tolist()
+    assert tones == [[10, 20, 30, 200], [110, 120, 130, 200]] * 2
+
+
+def test_comparison_of_large_photos_is_scaled_down(tmp_path):
+    save_comparison(tmp_path / "comparison.png", make_samples(1, 2, 60, 90), width=30)
+    assert Image.open(tmp_path / "comparison.png").size == (3 * 30, 2 * 20)

@@ -1,0 +1,266 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from checkpoint import CheckpointError, save_checkpoint, save_weights
+from config import TrainConfig
+from model import ExposureCorrectionNet
+from run_state import (
+    FREE_KEYS,
+    Progress,
+    cosine_rate,
+    make_networks,
+    make_optimizers,
+    restore_run,
+    save_run,
+    set_rates,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def make_config(train_settings):
+    """(changes) -> TrainConfig."""
+    return lambda **changes: TrainConfig(**(train_settings | changes))
+
+
+def are_alike(network, other) -> bool:
+    state, others = network.state_dict(), other.state_dict()
+    return state.keys() == others.keys() and all(state[key].equal(others[key]) for key in state)
+
+
+def rates_of(optimizers) -> list[float]:
+    groups = optimizers.generator.param_groups + optimizers.discriminator.param_groups
+    return [group["lr"] for group in groups]
+
+
+def make_a_step(networks, optimizers, seed: int = 0) -> None:
+    """Any step that leaves traces in all networks and both optimizers."""
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    for network, optimizer in (
+        (networks.generator, optimizers.generator),
+        (networks.discriminator, optimizers.discriminator),
+    ):
+        output = network(image)
+        loss = output[-1].square().mean() if network is networks.generator else output.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    networks.average.update_parameters(networks.generator)
+
+
+# ---------------------------------------------------------------------------------- rates
+
+
+def test_cosine_runs_from_the_first_rate_to_the_last():
+    assert cosine_rate(1e-3, 1e-6, 0) == 1e-3
+    assert cosine_rate(1e-3, 1e-6, 1) == pytest.approx(1e-6)
+    assert cosine_rate(1e-3, 1e-6, 0.5) == pytest.approx((1e-3 + 1e-6) / 2)
+
+
+def test_cosine_always_falls():
+    rates = [cosine_rate(1.0, 0.01, step / 100) for step in range(101)]
+    assert all(later < earlier for earlier, later in pairwise(rates))
+
+
+def test_every_level_and_the_discriminator_fall_over_their_own_epochs(make_config):
+    config = make_config(
+        epochs=10,
+        begin_use_adv_loss_epoch=6,
+        begin_use_level_epoch=[1, 5],
+        init_lr=0.1,
+        final_lr=0.01,
+        discriminator_init_lr=0.2,
+        discriminator_final_lr=0.02,
+    )
+    optimizers = make_optimizers(make_networks(config, CPU), config)
+    expected = {  # epochs done: rates of the coarse level, the fine one and the discriminator
+        0: (0.1, 0.1, 0.2),
+        4: (None, 0.1, 0.2),
+        5: (0.055, None, 0.2),
+        7: (None, 0.055, None),
+        7.5: (None, None, 0.11),
+        10: (0.01, 0.01, 0.02),
+    }
+    for epochs_done, rates in expected.items():
+        set_rates(optimizers, config, epochs_done)
+        for rate, right in zip(rates_of(optimizers), rates, strict=True):
+            assert right is None or rate == pytest.approx(right)
+
+
+def test_without_stages_all_levels_have_the_same_rate(make_config):
+    config = make_config(epochs=10)
+    optimizers = make_optimizers(make_networks(config, CPU), config)
+    set_rates(optimizers, config, 3.3)
+    coarse, fine, _ = rates_of(optimizers)
+    assert coarse == fine == cosine_rate(config.init_lr, config.final_lr, 0.33)
+
+
+def test_rates_are_defined_where_the_adversarial_loss_never_begins(make_config):
+    config = make_config(epochs=2, begin_use_adv_loss_epoch=100)
+    optimizers = make_optimizers(make_networks(config, CPU), config)
+    set_rates(optimizers, config, 1.5)
+    assert all(math.isfinite(rate) for rate in rates_of(optimizers))
+
+
+# --------------------------------------------------------------------------------- making
+
+
+def test_the_seed_decides_the_first_weights(make_config):
+    first = make_networks(make_config(seed=1), CPU)
+    torch.manual_seed(77)
+    again = make_networks(make_config(seed=1), CPU)
+    other = make_networks(make_config(seed=2), CPU)
+    for name in ("generator", "average", "discriminator"):
+        assert are_alike(getattr(first, name), getattr(again, name))
+        assert not are_alike(getattr(first, name), getattr(other, name))
+
+
+def test_networks_are_built_as_the_config_says(make_config):
+    config = make_config(
+        laplacian_level_count=3,
+        layer_count_of_every_unet=[2, 1, 1],
+        first_layer_out_channels_of_every_unet=[4, 8, 4],
+        is_group_norm_of_every_unet=[True, False, False],
+        has_gain=True,
+        discriminator_image_size=[128, 160],
+    )
+    networks = make_networks(config, CPU)
+    assert networks.generator.architecture == {
+        "layer_counts": [2, 1, 1],
+        "first_channels": [4, 8, 4],
+        "has_group_norm": [True, False, False],
+        "has_gain": True,
+    }
+    assert networks.discriminator.image_size == (128, 160)
+
+
+def test_training_starts_from_pretrained_weights(make_config, tmp_path):
+    network = ExposureCorrectionNet([1, 1], [8, 8])
+    torch.nn.init.constant_(network.sub_networks[1].head.bias, 0.5)
+    save_weights(tmp_path / "start.pth", network)
+    networks = make_networks(make_config(pretrained_model=str(tmp_path / "start.pth")), CPU)
+    assert networks.generator.sub_networks[1].head.bias.tolist() == [0.5] * 3
+    assert are_alike(networks.average.module, networks.generator)
+
+
+def test_pretrained_weights_of_another_architecture_are_refused(make_config, tmp_path):
+    save_weights(tmp_path / "start.pth", ExposureCorrectionNet([1, 1, 1], [8, 8, 8]))
+    with pytest.raises(ValueError, match=r"start\.pth"):
+        make_networks(make_config(pretrained_model=str(tmp_path / "start.pth")), CPU)
+
+
+def test_optimizers_are_adam_with_a_rate_and_a_decay_of_their_own(make_config):
+    config = make_config(weight_decay=0.1, discriminator_weight_decay=0.2)
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    for name, decay in (("generator", 0.1), ("discriminator", 0.2)):
+        optimizer = getattr(optimizers, name)
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
+        ours = {id(p) for p in getattr(networks, name).parameters()}
+        assert {id(p) for group in optimizer.param_groups for p in group["params"]} == ours
+
+
+def test_without_decay_the_average_is_the_network_itself(make_config):
+    config = make_config(ema_decay=0.0)
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    for seed in range(3):
+        make_a_step(networks, optimizers, seed)
+        assert are_alike(networks.average.module, networks.generator)
+
+
+def test_average_of_a_hand_case(make_config):
+    networks = make_networks(make_config(ema_decay=0.2), CPU)
+    bias = networks.generator.sub_networks[0].head.bias
+    averaged = networks.average.module.sub_networks[0].head.bias
+    values = []
+    for value in (1.0, 2.0, 3.0, 5.0):
+        torch.nn.init.constant_(bias, value)
+        networks.average.update_parameters(networks.generator)
+        values.append(averaged[0].item())
+    second = 1 + (2 - 1) * (1 - 2 / 11)  # decays: (1 + 1) / (10 + 1), then 0.2, being less
+    third = second + (3 - second) * (1 - 0.2)
+    assert values == pytest.approx([1, second, third, third + (5 - third) * (1 - 0.2)])
+
+
+# -------------------------------------------------------------------- saving and restoring
+
+
+def test_a_run_without_checkpoint_begins_at_the_beginning(make_config, tmp_path):
+    config = make_config()
+    networks = make_networks(config, CPU)
+    progress = restore_run(
+        tmp_path / "none.pth", networks, make_optimizers(networks, config), config
+    )
+    assert progress == Progress() and progress.epoch == 1 and progress.photo_count == 0
+
+
+def test_a_restored_run_goes_on_bit_for_bit(make_config, tmp_path):
+    config = make_config(ema_decay=0.9, weight_decay=0.01)
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    make_a_step(networks, optimizers)
+    progress = Progress(3, 4, {"reconstruction": 0.1 + 0.2}, 21.5, 2, 0.25)
+    save_run(tmp_path / "last.pth", networks, optimizers, progress, config)
+    make_a_step(networks, optimizers, seed=1)
+
+    others = make_networks(config, CPU)
+    other_optimizers = make_optimizers(others, config)
+    make_a_step(others, other_optimizers, seed=5)
+    assert restore_run(tmp_path / "last.pth", others, other_optimizers, config) == progress
+    make_a_step(others, other_optimizers, seed=1)
+    for name, network in vars(networks).items():
+        assert are_alike(network, getattr(others, name))
+
+
+def test_a_checkpoint_of_another_config_is_refused_with_the_keys_that_differ(make_config, tmp_path):
+    config = make_config(ema_decay=0.5)
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    save_run(tmp_path / "last.pth", networks, optimizers, Progress(), config)
+    changed = make_config(ema_decay=0.5, init_lr=0.5, batch_size=3, image_size=[48, 32])
+    with pytest.raises(CheckpointError) as caught:
+        restore_run(tmp_path / "last.pth", networks, optimizers, changed)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'last.pth'} belongs to another config: ")
+    assert "batch_size is 3 here and 2 there" in message
+    assert "image_size is [48, 32] here and [32, 32] there" in message
+    assert "init_lr is 0.5 here and 0.001 there" in message
+    assert "epochs" not in message and "ema_decay" not in message
+
+
+def test_where_and_how_often_a_run_saves_may_change(make_config, tmp_path):
+    config = make_config()
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    save_run(tmp_path / "last.pth", networks, optimizers, Progress(2), config)
+    changes = {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "num_workers": 3,
+        "checkpoint_minutes": 0.5,
+        "model_save_dir": "elsewhere",
+    }
+    assert changes.keys() == FREE_KEYS
+    changed = make_config(**changes)
+    assert restore_run(tmp_path / "last.pth", networks, optimizers, changed) == Progress(2)
+
+
+@pytest.mark.parametrize("kind", ["weights", "other", "newer", "broken"])
+def test_a_file_that_is_no_run_is_refused_by_name(make_config, tmp_path, kind):
+    config, path = make_config(), tmp_path / "last.pth"
+    networks = make_networks(config, CPU)
+    if kind == "weights":
+        save_weights(path, networks.generator)  # best.pth, renamed
+    elif kind == "other":
+        save_checkpoint(path, {"config": config.to_dict()})
+    elif kind == "newer":
+        save_checkpoint(path, {"config": config.to_dict() | {"key_of_tomorrow": 1}})
+    else:
+        path.write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"last\.pth"):
+        restore_run(path, networks, make_optimizers(networks, config), config)

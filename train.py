@@ -1,0 +1,348 @@
+"""Train the exposure correction network on a folder of well-exposed photos.
+
+    python train.py [--conf conf.json]
+
+The same command again goes on where an interrupted run stopped.
+"""
+
+import argparse
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from checkpoint import CheckpointError, save_weights
+from config import ConfigError, TrainConfig, load_config
+from dataset import VALIDATION_EVS
+from distributed import average_gradients, gather, launch, rank, rank_count
+from loader import count_active_levels, make_train_loader, make_valid_loader
+from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
+from model import gaussian_pyramid, pad_to_multiple
+from photo import PhotoError
+from report import RunLog, save_comparison
+from run_state import (
+    Networks,
+    Optimizers,
+    Progress,
+    make_networks,
+    make_optimizers,
+    restore_run,
+    save_run,
+    set_rates,
+)
+from utils import psnr, ssim
+
+BEST, LAST = "best.pth", "last.pth"  # weights to predict with; checkpoint to go on from
+METRICS = ("psnr", "ssim")
+MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the checkpoint is written.
+
+    Attributes:
+        exit_code: 128 plus the number of the signal, as shells count.
+    """
+
+    def __init__(self, number: int, progress: Progress):
+        super().__init__(
+            f"stopped in epoch {progress.epoch} after {progress.photo_count} photos; "
+            "the same command goes on from there"
+        )
+        self.exit_code = 128 + number
+
+
+class NonFiniteLossError(ValueError):
+    """A loss is infinite or not a number."""
+
+
+class StopSignal:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step under way."""
+
+    def __init__(self):
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)  # the second one ends the program at once
+
+
+def has_fast_half_precision(device: torch.device) -> bool:
+    """True where bfloat16 convolutions are faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
+
+
+def train_step(
+    networks: Networks,
+    optimizers: Optimizers,
+    abnormal: Tensor,
+    normal: Tensor,
+    active_count: int,
+    is_adversarial: bool,
+    is_mixed_precision: bool,
+) -> dict[str, float]:
+    """One step of the generator, then one of the discriminator; returns the losses by name."""
+    generator, discriminator = networks.generator, networks.discriminator
+    half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
+    pyramid_count = min(active_count + 1, generator.level_count)
+    multiple = generator.stride(pyramid_count, active_count)
+    abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
+
+    with half_precision:
+        outputs = generator(abnormal, active_count=active_count)
+    targets = gaussian_pyramid(normal, pyramid_count)
+    losses = {
+        "reconstruction": reconstruction_loss(outputs, targets),
+        "pyramid": pyramid_loss(outputs, targets),
+    }
+    if is_adversarial:
+        # Frozen weights, yet the gradient runs through them to the generator.
+        discriminator.requires_grad_(False)
+        with half_precision:
+            logits = discriminator(outputs[-1])
+        losses["adversarial"] = adversarial_loss(logits.float(), generator.level_count)
+        discriminator.requires_grad_(True)
+    check_finite(losses)
+    optimizers.generator.zero_grad()
+    sum(losses.values()).backward()
+    average_gradients(generator)
+    optimizers.generator.step()
+    networks.average.update_parameters(generator)
+
+    if is_adversarial:
+        with half_precision:
+            real_logits = discriminator(normal)
+            fake_logits = discriminator(outputs[-1].detach())
+        losses["discriminator"] = discriminator_loss(real_logits.float(), fake_logits.float())
+        check_finite(losses)
+        optimizers.discriminator.zero_grad()
+        losses["discriminator"].backward()
+        average_gradients(discriminator)
+        optimizers.discriminator.step()
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+def check_finite(losses: dict[str, Tensor]) -> None:
+    """Raise NonFiniteLossError, naming the loss, before it can spoil any weights."""
+    for name, loss in losses.items():
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"the {name} loss is {loss.item()}")
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean that does not depend on the order of the values, and so not on who scored them."""
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, loader: DataLoader, active_count: int, device: torch.device
+) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
+    """Score every validation photo at every exposure, in 8 bit as it would be saved.
+
+    Returns:
+        PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
+        normal) of the first photos, each (N, 3, h, w), for the picture of the epoch.
+    """
+    names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
+    results = []  # (index of the exposure, PSNR, SSIM)
+    samples = []
+    for abnormal, normal, ev_indices in loader:
+        corrected = network(abnormal.to(device), active_count=active_count)[-1].cpu().clamp(0, 1)
+        if len(samples) < 4:
+            samples.append(torch.stack([abnormal, corrected, normal]))
+        for output, target, ev_index in zip(corrected, normal, ev_indices, strict=True):
+            output, target = (
+                (image * 255).round().byte().permute(1, 2, 0).numpy() for image in (output, target)
+            )
+            decibels = min(psnr(output, target), MAX_PSNR)
+            results.append((ev_index.item(), decibels, ssim(output, target)))
+    results = [result for share in gather(results) for result in share]
+    scores = {}
+    for index, name in enumerate(names):
+        scores[name] = {
+            "psnr": mean(decibels for ev_index, decibels, _ in results if ev_index == index),
+            "ssim": mean(similarity for ev_index, _, similarity in results if ev_index == index),
+        }
+    scores["all"] = {metric: mean(scores[name][metric] for name in names) for metric in METRICS}
+    return scores, samples
+
+
+def train_one_epoch(
+    networks: Networks,
+    optimizers: Optimizers,
+    loader: DataLoader,
+    config: TrainConfig,
+    progress: Progress,
+    active_count: int,
+    stop: StopSignal,
+) -> dict[str, float]:
+    """Train from where `progress` stands to the end of its epoch; returns the mean losses.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is written.
+    """
+    device = next(networks.generator.parameters()).device
+    is_mixed_precision = config.mixed_precision == "auto" and has_fast_half_precision(device)
+    is_adversarial = progress.epoch >= config.begin_use_adv_loss_epoch
+    loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
+    photo_total = loader.sampler.total
+    networks.generator.train()
+    last_saved = last_step = time.monotonic()
+    bar = tqdm(
+        total=photo_total,
+        initial=progress.photo_count,
+        desc=f"epoch {progress.epoch}/{config.epochs}",
+        unit="photo",
+        leave=False,
+        disable=rank() > 0,
+    )
+    with bar:
+        for abnormal, normal in loader:
+            epochs_done = progress.epoch - 1 + progress.photo_count / photo_total
+            set_rates(optimizers, config, epochs_done)
+            try:
+                losses = train_step(
+                    networks,
+                    optimizers,
+                    abnormal.to(device, non_blocking=True),
+                    normal.to(device, non_blocking=True),
+                    active_count,
+                    is_adversarial,
+                    is_mixed_precision,
+                )
+            except NonFiniteLossError as error:
+                place = f"in epoch {progress.epoch} after {progress.photo_count} photos"
+                raise NonFiniteLossError(f"{error} {place}") from None
+            shares = gather((stop.number, losses))
+            stop_number = max(number for number, _ in shares)
+            losses = {name: mean(share[name] for _, share in shares) for name in losses}
+            batch_size = len(normal) * rank_count()
+            for name, loss in losses.items():
+                total = progress.loss_sums.get(name, 0.0)
+                progress.loss_sums[name] = total + loss * batch_size
+            progress.photo_count += batch_size
+            now = time.monotonic()
+            progress.seconds += now - last_step
+            last_step = now
+            bar.update(batch_size)
+            bar.set_postfix({name: f"{loss:.4f}" for name, loss in losses.items()})
+            if stop_number or now - last_saved > 60 * config.checkpoint_minutes:
+                save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
+                last_saved = now
+            if stop_number:
+                raise Interrupted(stop_number, progress)
+    return {name: total / photo_total for name, total in progress.loss_sums.items()}
+
+
+def train(config: TrainConfig, device: torch.device) -> None:
+    """Run the recipe that `config` describes, or the rest of it.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is written.
+        CheckpointError, FileNotFoundError, NonFiniteLossError, PhotoError: with the fix.
+    """
+    run_dir = Path(config.model_save_dir)
+    networks = make_networks(config, device)
+    optimizers = make_optimizers(networks, config)
+    progress = restore_run(run_dir / LAST, networks, optimizers, config)
+    log = RunLog(run_dir, progress.epoch)
+    stop = StopSignal()
+    active_count = 0
+    for epoch in range(progress.epoch, config.epochs + 1):
+        if active_count != count_active_levels(config, epoch):
+            active_count = count_active_levels(config, epoch)
+            train_loader = make_train_loader(config, active_count, device)
+            valid_loader = make_valid_loader(config, active_count, device)
+        losses = train_one_epoch(
+            networks, optimizers, train_loader, config, progress, active_count, stop
+        )
+        scores, samples = validate(networks.average, valid_loader, active_count, device)
+        is_best = progress.level_count != active_count or scores["all"]["psnr"] > progress.best_psnr
+        record = {
+            "epoch": epoch,
+            "level_count": active_count,
+            "seconds": round(progress.seconds, 1),
+            "losses": losses,
+            "valid": scores,
+        }
+        progress = Progress(
+            epoch=epoch + 1,
+            best_psnr=scores["all"]["psnr"] if is_best else progress.best_psnr,
+            level_count=active_count,
+        )
+        if rank() == 0:
+            if is_best:
+                save_weights(run_dir / BEST, networks.average.module)
+            save_comparison(run_dir / "comparison.png", samples)
+            log.add(record)
+            print(describe_epoch(record, config.epochs), flush=True)
+        save_run(run_dir / LAST, networks, optimizers, progress, config)
+    if rank() == 0:
+        print(f"done: the best weights are in {run_dir / BEST}")
+
+
+def describe_epoch(record: dict[str, Any], epochs: int) -> str:
+    """One line for the terminal."""
+    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in record["losses"].items())
+    by_ev = "  ".join(
+        f"{name}: {score['psnr']:.2f} dB {score['ssim']:.3f}"
+        for name, score in record["valid"].items()
+    )
+    return (
+        f"epoch {record['epoch']}/{epochs}  levels {record['level_count']}  "
+        f"{record['seconds']:.0f} s  {losses}  |  PSNR, SSIM by EV  {by_ev}"
+    )
+
+
+def run(device: torch.device, config: TrainConfig) -> int:
+    """Train, in this process, and return its exit code."""
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)  # denormal numbers are many times slower there
+        if rank() == 0:
+            print("no CUDA GPU is visible: training on the CPU")
+    try:
+        train(config, device)
+    except Interrupted as interruption:
+        message, exit_code = str(interruption), interruption.exit_code
+    except NonFiniteLossError as error:
+        message, exit_code = f"{error}; {LAST} is from before it. Lower init_lr", 1
+    except (CheckpointError, FileNotFoundError, PhotoError) as error:
+        message, exit_code = str(error), 2
+    else:
+        return 0
+    if rank() == 0:
+        print(message, file=sys.stderr)
+    return exit_code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--conf", default="conf.json", help="config file (default: conf.json)")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.conf, TrainConfig)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # Before CUDA wakes, which is when it looks at this.
+    os.environ["CUDA_VISIBLE_DEVICES"] = config.CUDA_VISIBLE_DEVICES
+    return launch(run, config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
