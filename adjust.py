@@ -1,0 +1,56 @@
+"""What may be done to the network's result before it is carried to full size.
+
+The same as the authors' own program offers. All of it works on the small pictures that the
+network sees and makes; guided upsampling carries the outcome to the photo.
+"""
+
+import cv2
+import numpy as np
+
+# Shares of the values that `stretch_contrast` lets go to black, and to white.
+CLIPPED_SHARE = 0.005
+
+
+def blend(abnormal: np.ndarray, corrected: np.ndarray, strength: float) -> np.ndarray:
+    """Go a share of the way from the photo to its correction, or beyond.
+
+    Args:
+        abnormal, corrected: (h, w, 3) float32 in [0, 1].
+        strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
+
+    Returns:
+        (h, w, 3) float32 in [0, 1].
+    """
+    return np.clip(abnormal + np.float32(strength) * (corrected - abnormal), 0, 1)
+
+
+def fuse(abnormal: np.ndarray, corrected: np.ndarray) -> np.ndarray:
+    """Take of the photo and its correction what is better exposed (Mertens et al. 2007).
+
+    Args:
+        abnormal, corrected: (h, w, 3) float32 in [0, 1].
+
+    Returns:
+        (h, w, 3) float32 in [0, 1].
+    """
+    # OpenCV leaves exposure out unless told, and saturation would rule out grey photos.
+    merge = cv2.createMergeMertens(contrast_weight=1, saturation_weight=0, exposure_weight=1)
+    fused = merge.process([abnormal * 255, corrected * 255])  # it divides floats, too, by 255
+    return np.clip(fused, 0, 1).astype(np.float32)
+
+
+def stretch_contrast(image: np.ndarray) -> np.ndarray:
+    """Stretch the values so that the darkest 0.5 % become black, and the brightest white.
+
+    One line for all three channels, which keeps hues.
+
+    Args:
+        image: (h, w, 3) float32 in [0, 1].
+
+    Returns:
+        (h, w, 3) float32 in [0, 1]; a flat image comes back as it is.
+    """
+    black, white = np.quantile(image, (CLIPPED_SHARE, 1 - CLIPPED_SHARE)).astype(np.float32)
+    if white - black < 1 / 255:
+        return image
+    return np.clip((image - black) / (white - black), 0, 1)

@@ -1,0 +1,347 @@
+"""Correct the exposure of a photo, or of a folder of photos.
+
+    python predict.py [PATH] [--output DIR] [--conf predict_conf.json]
+
+From Python:
+
+    model = predict.load_model("weights/exposure_correction.pth")
+    corrected = predict.correct(photo, model)  # (H, W, 3) arrays, sRGB
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import adjust
+from checkpoint import CheckpointError, load_weights
+from compare import save_comparison
+from config import ConfigError, PredictConfig, load_config
+from model import ExposureCorrectionNet
+from photo import (
+    PhotoError,
+    load_photo,
+    load_rgb,
+    output_suffix,
+    photo_paths,
+    save_photo,
+)
+from upsample import upsample_correction
+
+# A thread corrects a whole photo; more of them would need much memory and gain little.
+MAX_THREADS = 4
+COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
+WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # by the name of a photo's type
+
+
+# ------------------------------------------------------------------------------- one photo
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ExposureCorrectionNet:
+    """Load weights that train.py saved, ready for `correct`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is something else; code inside it is not run.
+    """
+    return load_weights(path).to(device).eval()
+
+
+def correct(
+    photo: np.ndarray,
+    model: ExposureCorrectionNet,
+    image_size: tuple[int, int] = (512, 512),
+    use_orig_size: bool = False,
+    level_scales: Sequence[float] | None = None,
+    strength: float = 1.0,
+    fuse: bool = False,
+    stretch: bool = False,
+) -> np.ndarray:
+    """Correct the exposure of one photo.
+
+    The network sees the photo fitted into `image_size`; what it changes is then carried to full
+    size by local colour transforms, which keep every pixel's detail.
+
+    Args:
+        photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
+        model: from `load_model`.
+        image_size: (height, width) in px of that box, turned to the photo's orientation. A
+            photo is never enlarged.
+        use_orig_size: the network sees the photo at its own size, which takes much longer.
+        level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
+        strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
+        fuse: exposure fusion of photo and correction.
+        stretch: contrast stretch of the correction.
+
+    Returns:
+        The corrected photo, of the shape and type of `photo`.
+
+    Raises:
+        ValueError: photo has another shape or type, or the network fails on it.
+    """
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype.name not in WHITE:
+        raise ValueError(
+            f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {', '.join(WHITE)}"
+        )
+    abnormal = photo if use_orig_size else fit_into(photo, image_size)
+    abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype.name]
+    corrected = run_network(abnormal, model, level_scales)
+    if strength != 1:
+        corrected = adjust.blend(abnormal, corrected, strength)
+    if fuse:
+        corrected = adjust.fuse(abnormal, corrected)
+    if stretch:
+        corrected = adjust.stretch_contrast(corrected)
+    return upsample_correction(photo, abnormal, corrected)
+
+
+def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Scale a photo down to fit a box (height, width) in px, turned to its orientation."""
+    height, width = photo.shape[:2]
+    short_box, long_box = sorted(image_size)
+    box_height, box_width = (short_box, long_box) if width >= height else (long_box, short_box)
+    scale = min(1.0, box_height / height, box_width / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return photo if scale == 1 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+
+
+@torch.inference_mode()
+def run_network(
+    abnormal: np.ndarray,
+    model: ExposureCorrectionNet,
+    level_scales: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped.
+
+    Raises:
+        ValueError: what comes out is not finite.
+    """
+    device = next(model.parameters()).device
+    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None]
+    corrected: Tensor = model(batch.contiguous(), level_scales)[-1][0]
+    if not corrected.isfinite().all():
+        raise ValueError("the network gives values that are not finite; use other weights")
+    corrected = corrected.clamp(0, 1)
+    return np.ascontiguousarray(corrected.permute(1, 2, 0).cpu().numpy())
+
+
+# ----------------------------------------------------------------------------- many photos
+
+
+def plan_outputs(
+    paths: list[Path], root: Path, output_dir: Path, output_format: str | None = None
+) -> dict[Path, Path]:
+    """Map every photo to its result: same structure and name, no two alike.
+
+    A result whose suffix must change (RAW becomes .tif) keeps the old one in its name where
+    it would meet a namesake.
+    """
+    suffixes = {path: output_suffix(path, output_format) for path in paths}
+    outputs: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    # Those that keep their suffix go first: they cannot meet each other.
+    for path in sorted(paths, key=lambda path: suffixes[path] != path.suffix):
+        suffix = suffixes[path] or path.suffix
+        output = output_dir / path.relative_to(root).with_suffix(suffix)
+        stem = path.name
+        while output in taken:
+            output = output.with_name(stem + suffix)
+            stem += "_"
+        taken.add(output)
+        outputs[path] = output
+    return {path: outputs[path] for path in paths}
+
+
+def correct_file(
+    path: Path, output: Path, model: ExposureCorrectionNet, config: PredictConfig
+) -> None:
+    """Correct one file into another.
+
+    Raises:
+        PhotoError: the file can't be read, or the result not written.
+    """
+    photo = load_photo(path, max_pixels=round(config.max_megapixels * 1e6))
+    corrected = correct(
+        photo.pixels,
+        model,
+        config.image_size,
+        config.use_orig_size,
+        config.level_scales,
+        config.strength,
+        config.fuse,
+        config.stretch,
+    )
+    save_photo(photo, corrected, output, config.output_format, config.quality)
+    if config.compare:
+        before, after = (
+            fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype.name])
+            for pixels in (photo.pixels, corrected)
+        )
+        save_comparison(comparison_path(output), before, after)
+
+
+def comparison_path(output: Path) -> Path:
+    """Where the picture of before and after goes: photo.jpg beside photo.jpg.compare.png."""
+    return output.with_name(f"{output.name}.compare.png")
+
+
+def correct_files(
+    outputs: dict[Path, Path], model: ExposureCorrectionNet, config: PredictConfig
+) -> list[str]:
+    """Correct many files, several at a time; returns a line for each failure."""
+    # Several photos at a time, each on its own cores, leave no core idle while files are read.
+    core_count = torch.get_num_threads()
+    thread_count = max(1, min(len(outputs), core_count, MAX_THREADS))
+    cores_per_thread = core_count // thread_count
+    cv2.setNumThreads(cores_per_thread)
+
+    def start_thread() -> None:
+        torch.set_num_threads(cores_per_thread)
+        torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
+
+    failures = []
+    pool = ThreadPoolExecutor(thread_count, initializer=start_thread)
+    try:
+        jobs = {
+            pool.submit(correct_file, path, output, model, config): (path, output)
+            for path, output in outputs.items()
+        }
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(jobs) < 2):
+            path, output = jobs[job]
+            try:
+                job.result()
+            except PhotoError as error:
+                failures.append(str(error))
+            except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
+                failures.append(f"{path}: {error or type(error).__name__}")
+            else:
+                if config.show_result:
+                    show_window(path, output)
+    finally:  # also on Ctrl-C: photos under way are finished, none is begun
+        pool.shutdown(cancel_futures=True)
+    return failures
+
+
+def show_window(path: Path, output: Path) -> None:
+    """Show a photo before and after in a window, and wait until it is closed."""
+    import matplotlib.pyplot as plt
+
+    if plt.get_backend().lower() == "agg":  # what matplotlib falls back on
+        print("show_result: there is no display to open a window on", file=sys.stderr)
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+    for axis, file, title in zip(axes, (path, output), ("before", "after"), strict=True):
+        axis.imshow(load_rgb(file, min_size=700))
+        axis.set_title(f"{title}: {file}")
+        axis.axis("off")
+    plt.show()
+    plt.close(figure)
+
+
+# ----------------------------------------------------------------------------- the command
+
+
+def check_architecture(model: ExposureCorrectionNet, config: PredictConfig) -> None:
+    """Raise ConfigError where the config says something else than the weights."""
+    stored = model.architecture
+    said = {
+        "laplacian_level_count": (config.laplacian_level_count, model.level_count),
+        "layer_count_of_every_unet": (config.layer_count_of_every_unet, stored["layer_counts"]),
+        "first_layer_out_channels_of_every_unet": (
+            config.first_layer_out_channels_of_every_unet,
+            stored["first_channels"],
+        ),
+    }
+    if config.level_scales is not None:
+        said["items in level_scales"] = (len(config.level_scales), model.level_count)
+    lines = []
+    for key, (ours, theirs) in said.items():
+        ours = list(ours) if isinstance(ours, tuple) else ours
+        if ours not in (None, theirs):
+            lines.append(
+                f"{key}: {ours}, but {theirs} in {config.pretrained_model}; "
+                "change it, or leave it out"
+            )
+    if lines:
+        raise ConfigError(lines)
+
+
+def find_inputs(config: PredictConfig) -> tuple[dict[Path, Path], list[str]]:
+    """Map the photo, or the photos of the folder, at img_pth to their results.
+
+    Of several processes that torchrun has started, each gets its own share.
+
+    Returns:
+        The results by photo, and a line for each folder that can't be listed.
+
+    Raises:
+        ConfigError: there is no photo, or a result would replace one.
+    """
+    source, output_dir = Path(config.img_pth), Path(config.result_output_dir)
+    failures: list[str] = []
+    if source.is_dir():
+        root, own = source, output_dir.resolve()
+        paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))
+        if source.resolve() != own:  # results of an earlier run are no photos to correct
+            paths = [path for path in paths if own not in path.resolve().parents]
+    elif source.exists():
+        root, paths = source.parent, [source]
+    else:
+        raise ConfigError([f"img_pth is {source}: no such file or folder; name one"])
+    if not paths and not failures:
+        raise ConfigError([f"img_pth is {source}: no photo in it; name a folder with photos"])
+    outputs = plan_outputs(paths, root, output_dir, config.output_format)
+    for path, output in outputs.items():
+        if path.resolve() == output.resolve():
+            raise ConfigError(
+                [f"result_output_dir is {output_dir}: {path} would be replaced; name another"]
+            )
+    rank, rank_count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    share = list(outputs.items())[rank::rank_count]
+    return {
+        path: output for path, output in share if not (config.skip_existing and output.exists())
+    }, failures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
+    parser.add_argument("--output", help="folder for the results (default: result_output_dir)")
+    parser.add_argument("--conf", default="predict_conf.json", help="config file")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.conf, PredictConfig)
+        given = {"img_pth": options.path, "result_output_dir": options.output}
+        config = replace(config, **{key: value for key, value in given.items() if value})
+        outputs, failures = find_inputs(config)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_model(config.pretrained_model, device)
+        check_architecture(model, config)
+    except (ConfigError, CheckpointError, FileNotFoundError, PhotoError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    start = time.perf_counter()
+    file_failures = correct_files(outputs, model, config)
+    seconds = (time.perf_counter() - start) / max(1, len(outputs))
+    failures += file_failures
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(
+        f"{len(outputs) - len(file_failures)} corrected, {len(failures)} failed, "
+        f"{seconds:.2f} s a photo; results in {config.result_output_dir}"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
