@@ -1,0 +1,153 @@
+"""Score corrected photos against references.
+
+    python evaluate.py --pairs PAIRS.csv [--weights W | --results DIR]
+    python evaluate.py --inputs DIR --references DIR [DIR ...] [--weights W | --results DIR]
+
+Beside the corrected photos stand the untouched ones and a formula that sees nothing but the mean.
+"""
+
+import argparse
+import hashlib
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+
+from pairs import find_results, match_pairs, read_pairs
+from scores import LONG_SIDE, Corrector, load_picture, score_pairs
+from summary import format_table, save_scores, summarize
+
+
+def make_results_corrector(results: dict[Path, Path]) -> Corrector:
+    """Return a corrector that reads finished pictures, resized to the photo's size."""
+    return lambda pair, photo: load_picture(results[pair.input], photo.shape[:2])
+
+
+def make_network_corrector(weights: Path) -> Corrector:
+    """Return a corrector that runs the network, on a GPU where there is one.
+
+    Raises:
+        OSError, ValueError: the weights can't be read.
+    """
+    import torch  # scoring finished pictures does without
+
+    import predict
+
+    model = predict.load_model(
+        weights, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    return lambda pair, photo: predict.correct(photo, model, image_size=(LONG_SIDE, LONG_SIDE))
+
+
+def describe_protocol(source: str, corrected: str) -> dict[str, str]:
+    """Return what one has to know to get the same numbers, by subject."""
+    return {
+        "pairs": source,
+        "corrected": corrected,
+        "size": f"photo, result, reference: long side {LONG_SIDE} px (INTER_AREA), never enlarged",
+        "PSNR": "dB, over all RGB values of the 8-bit (rounded) picture; means are over pairs",
+        "SSIM": "7x7 uniform windows, sample covariance, mean over RGB (as in scikit-image)",
+        "bright": "mean of the picture less mean of the reference, white = 1; |bright|: its size",
+        "alike": "dB, mean PSNR between the versions of one scene; mean over scenes",
+        "under, over": "exposure of the photo below, above 0 EV; all: also 0 and unknown",
+        "mid grey gamma": "x ** (log 0.5 / log m), m the photo's mean Rec. 601 luma",
+        "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}, PyTorch {version('torch')}",
+    }
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; a wrong one ends the program with exit code 2."""
+    parser = argparse.ArgumentParser(
+        description="Score corrected photos against references, beside the untouched photos."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--pairs", type=Path, metavar="CSV", help="table of set, scene, input, gt, ev"
+    )
+    source.add_argument(
+        "--inputs", type=Path, metavar="DIR", help="photos NAME_N1.5.JPG, NAME_0.JPG, NAME_P1.JPG"
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="references NAME.jpg for --inputs; a folder per expert: scored each, and averaged",
+    )
+    method = parser.add_mutually_exclusive_group()
+    method.add_argument(
+        "--weights",
+        type=Path,
+        default=Path("weights/exposure_correction.pth"),
+        help="weights to run (default: %(default)s)",
+    )
+    method.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="finished pictures of any program, at the photos' paths or with their names",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for scores.csv and scores.json")
+    options = parser.parse_args(arguments)
+    if (options.inputs is None) != (options.references is None):
+        parser.error("--inputs and --references go together")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return 0, 1 (photos failed) or 2 (wrong arguments, missing files)."""
+    options = parse_arguments(arguments)
+    if options.pairs:
+        pairs, faults = read_pairs(options.pairs)
+        source, root = str(options.pairs), options.pairs.parent
+    else:
+        pairs, faults = match_pairs(options.inputs, options.references)
+        against = ", ".join(map(str, options.references))
+        source, root = f"{options.inputs} against {against}", options.inputs
+
+    if options.results:
+        results, missing = find_results(pairs, root, options.results)
+        faults += missing
+        corrected = f"finished pictures in {options.results}"
+    elif not options.weights.is_file():
+        faults.append(f"{options.weights}: no such weights; name some with --weights")
+    if options.output:
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)  # now, not after all the work
+        except OSError as error:
+            faults.append(f"{options.output}: can't be made a folder ({error.strerror})")
+    if faults:
+        print("\n".join(faults), file=sys.stderr)
+        return 2
+
+    if options.results:
+        correct = make_results_corrector(results)
+    else:
+        try:
+            correct = make_network_corrector(options.weights)
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]
+        corrected = f"network of {options.weights} (sha256 {digest}), at the size below"
+
+    scores, agreements, failures = score_pairs(pairs, correct)
+    if scores:
+        summary = summarize(scores, agreements)
+        protocol = describe_protocol(f"{len(scores)} of {len(pairs)} from {source}", corrected)
+        print("\n".join(f"{subject + ':':<16}{words}" for subject, words in protocol.items()))
+        print("", format_table(summary), sep="\n")
+        if options.output:
+            save_scores(options.output, scores, summary, protocol, failures)
+    if failures:
+        print("\n".join(["not scored:", *failures]), file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

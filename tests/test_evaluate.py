@@ -1,0 +1,108 @@
+import csv
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import evaluate
+
+
+def test_scoring_the_untouched_photos_as_results_prints_and_writes_their_own_scores(
+    pairs_csv, tmp_path, capsys
+):
+    output = tmp_path / "scores"
+    arguments = ["--pairs", pairs_csv, "--results", pairs_csv.parent, "--output", output]
+    assert evaluate.main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("4 of 4 from") < printed.index("PSNR, mean of the groups, in dB")
+    with open(output / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert all(row["corrected_psnr"] == row["untouched_psnr"] for row in rows)
+    content = json.loads((output / "scores.json").read_text())
+    assert content["failures"] == []
+    assert "OpenCV" in content["protocol"]["versions"]
+    means = content["means"]["brackets"]["untouched"]
+    expected = np.mean([float(row["untouched_psnr"]) for row in rows if row["group"] == "brackets"])
+    assert means["all_psnr"] == pytest.approx(expected)
+
+
+def test_pictures_equal_to_their_references_are_written_as_inf_in_valid_json(
+    tmp_path, save_picture
+):
+    save_picture(tmp_path / "photos" / "a_N1.png", seed=1)
+    save_picture(tmp_path / "gt" / "a.png", seed=2)
+    save_picture(tmp_path / "results" / "a_N1.png", seed=2)
+    folders = {"--inputs": "photos", "--references": "gt", "--results": "results", "--output": "."}
+    arguments = [text for key, name in folders.items() for text in (key, str(tmp_path / name))]
+    assert evaluate.main(arguments) == 0
+    written = (tmp_path / "scores.json").read_text()
+    content = json.loads(written, parse_constant=pytest.fail)
+    assert content["means"]["gt"]["corrected"]["all_psnr"] == "inf"
+
+
+def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def correct(photo, model, image_size):
+        calls.append((photo.shape, model, image_size))
+        return photo
+
+    fake = SimpleNamespace(load_model=lambda path, device: path.name, correct=correct)
+    monkeypatch.setitem(sys.modules, "predict", fake)
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    weights = ["--weights", str(tmp_path / "mine.pth")]
+    assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
+    assert calls == [((24, 32, 3), "mine.pth", (512, 512))] * 4
+    assert "mine.pth (sha256 9a129038d9a0)" in capsys.readouterr().out
+
+
+def test_weights_that_cannot_be_read_end_with_their_own_message(
+    pairs_csv, tmp_path, monkeypatch, capsys
+):
+    def load_model(path, device):
+        raise ValueError(f"{path}: not weights")
+
+    monkeypatch.setitem(sys.modules, "predict", SimpleNamespace(load_model=load_model))
+    weights = tmp_path / "mine.pth"
+    weights.write_bytes(b"")
+    assert evaluate.main(["--pairs", str(pairs_csv), "--weights", str(weights)]) == 2
+    assert capsys.readouterr().err == f"{weights}: not weights\n"
+
+
+def test_a_broken_photo_gives_exit_code_1_and_its_reason(pairs_csv, capsys):
+    broken = pairs_csv.parent / "empa/input/church_P2.png"
+    broken.write_bytes(b"no photo")
+    assert evaluate.main(["--pairs", str(pairs_csv), "--results", str(pairs_csv.parent)]) == 1
+    printed = capsys.readouterr()
+    assert "3 of 4 from" in printed.out
+    assert f"not scored:\n{broken}: " in printed.err
+
+
+def test_missing_files_give_exit_code_2_and_a_line_each(pairs_csv, tmp_path, capsys):
+    pairs_csv.with_name("empa").rename(tmp_path / "away")
+    gone, file_in_the_way = tmp_path / "gone.pth", tmp_path / "pairs.csv"
+    arguments = ["--pairs", pairs_csv, "--weights", gone, "--output", file_in_the_way]
+    assert evaluate.main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[2] == f"{gone}: no such weights; name some with --weights"
+    assert lines[3].startswith(f"{file_in_the_way}: can't be made a folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --pairs --inputs is required"),
+        (["--inputs", "a"], "--inputs and --references go together"),
+        (["--pairs", "a", "--references", "b"], "--inputs and --references go together"),
+        (["--pairs", "a", "--results", "b", "--weights", "c"], "not allowed with argument"),
+    ],
+)
+def test_wrong_arguments_end_with_exit_code_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
