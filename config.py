@@ -166,6 +166,11 @@ class TrainConfig(Config):
             "begin_use_level_epoch starts with 1 and never falls, such as [1, 1, 10, 20]",
         ),
         Relation(
+            ("image_size", "laplacian_level_count"),
+            lambda size, level_count: min(size) >= 8 * 2 ** (level_count - 1),
+            "sides of 8 px or more at the coarsest level, each finer one doubling them",
+        ),
+        Relation(
             ("batch_size", "CUDA_VISIBLE_DEVICES"),
             lambda batch_size, gpus: batch_size % (gpus.count(",") + 1) == 0,
             "batch_size is a multiple of the number of GPUs, which share it evenly",

@@ -9,7 +9,6 @@ From Python:
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,15 +26,10 @@ import adjust
 from checkpoint import CheckpointError, load_weights
 from compare import save_comparison
 from config import ConfigError, PredictConfig, load_config
+from folder import find_inputs
 from model import ExposureCorrectionNet
-from photo import (
-    PhotoError,
-    load_photo,
-    load_rgb,
-    output_suffix,
-    photo_paths,
-    save_photo,
-)
+from photo import load_photo, load_rgb, save_photo
+from photo_formats import PhotoError
 from upsample import upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
@@ -136,30 +130,6 @@ def run_network(
 
 
 # ----------------------------------------------------------------------------- many photos
-
-
-def plan_outputs(
-    paths: list[Path], root: Path, output_dir: Path, output_format: str | None = None
-) -> dict[Path, Path]:
-    """Map every photo to its result: same structure and name, no two alike.
-
-    A result whose suffix must change (RAW becomes .tif) keeps the old one in its name where
-    it would meet a namesake.
-    """
-    suffixes = {path: output_suffix(path, output_format) for path in paths}
-    outputs: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    # Those that keep their suffix go first: they cannot meet each other.
-    for path in sorted(paths, key=lambda path: suffixes[path] != path.suffix):
-        suffix = suffixes[path] or path.suffix
-        output = output_dir / path.relative_to(root).with_suffix(suffix)
-        stem = path.name
-        while output in taken:
-            output = output.with_name(stem + suffix)
-            stem += "_"
-        taken.add(output)
-        outputs[path] = output
-    return {path: outputs[path] for path in paths}
 
 
 def correct_file(
@@ -276,43 +246,6 @@ def check_architecture(model: ExposureCorrectionNet, config: PredictConfig) -> N
         raise ConfigError(lines)
 
 
-def find_inputs(config: PredictConfig) -> tuple[dict[Path, Path], list[str]]:
-    """Map the photo, or the photos of the folder, at img_pth to their results.
-
-    Of several processes that torchrun has started, each gets its own share.
-
-    Returns:
-        The results by photo, and a line for each folder that can't be listed.
-
-    Raises:
-        ConfigError: there is no photo, or a result would replace one.
-    """
-    source, output_dir = Path(config.img_pth), Path(config.result_output_dir)
-    failures: list[str] = []
-    if source.is_dir():
-        root, own = source, output_dir.resolve()
-        paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))
-        if source.resolve() != own:  # results of an earlier run are no photos to correct
-            paths = [path for path in paths if own not in path.resolve().parents]
-    elif source.exists():
-        root, paths = source.parent, [source]
-    else:
-        raise ConfigError([f"img_pth is {source}: no such file or folder; name one"])
-    if not paths and not failures:
-        raise ConfigError([f"img_pth is {source}: no photo in it; name a folder with photos"])
-    outputs = plan_outputs(paths, root, output_dir, config.output_format)
-    for path, output in outputs.items():
-        if path.resolve() == output.resolve():
-            raise ConfigError(
-                [f"result_output_dir is {output_dir}: {path} would be replaced; name another"]
-            )
-    rank, rank_count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    share = list(outputs.items())[rank::rank_count]
-    return {
-        path: output for path, output in share if not (config.skip_existing and output.exists())
-    }, failures
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
@@ -323,7 +256,12 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.conf, PredictConfig)
         given = {"img_pth": options.path, "result_output_dir": options.output}
         config = replace(config, **{key: value for key, value in given.items() if value})
-        outputs, failures = find_inputs(config)
+        outputs, failures = find_inputs(
+            Path(config.img_pth),
+            Path(config.result_output_dir),
+            config.output_format,
+            config.skip_existing,
+        )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(config.pretrained_model, device)
         check_architecture(model, config)

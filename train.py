@@ -321,7 +321,10 @@ def run(device: torch.device, config: TrainConfig) -> int:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
         message, exit_code = f"{error}; {LAST} is from before it. Lower init_lr", 1
-    except (CheckpointError, FileNotFoundError, PhotoError) as error:
+    except PhotoError as error:
+        # From a loader's worker it comes with a traceback, the message last.
+        message, exit_code = str(error).splitlines()[-1].rpartition("PhotoError: ")[2], 2
+    except (CheckpointError, FileNotFoundError) as error:
         message, exit_code = str(error), 2
     else:
         return 0
