@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 import adjust
 from checkpoint import CheckpointError, load_weights
-from compare import save_comparison
 from config import ConfigError, PredictConfig, load_config
 from folder import find_inputs
 from model import ExposureCorrectionNet
@@ -153,6 +152,8 @@ def correct_file(
     )
     save_photo(photo, corrected, output, config.output_format, config.quality)
     if config.compare:
+        from compare import save_comparison  # matplotlib takes long to import
+
         before, after = (
             fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype.name])
             for pixels in (photo.pixels, corrected)

@@ -1,7 +1,9 @@
 """What several test files need: photos, tiny networks, tiny configs, and a process left clean."""
 
 import csv
+import gc
 import json
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -27,6 +29,20 @@ def clean_process(monkeypatch):
     for number, handler in handlers.items():
         signal.signal(number, handler)
     torch.set_flush_denormal(False)
+    end_workers()
+
+
+def end_workers() -> None:
+    """End loaders' workers that garbage keeps alive; collecting it later would wait for them."""
+    workers = multiprocessing.active_children()
+    if workers:
+        # PyTorch's handler takes the end of a worker for a failure.
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        gc.collect()
+        signal.signal(signal.SIGCHLD, handler)
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""Time and memory of predict.py beside its parts, all in one run: python -m benchmarks.inference
+
+Each part runs in a process of its own, whose peak memory counts from where it stands with the
+libraries and the network loaded. Times are the best of several repetitions.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from config import PredictConfig
+from photo import load_photo, save_photo
+from predict import correct_file, load_model, run_network
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = ROOT / "weights" / "exposure_correction.pth"
+SOURCE = ROOT / "test" / "room_minus3ev.jpg"
+CONFIG = PredictConfig(
+    img_pth="unused",
+    image_size=(512, 512),
+    use_orig_size=False,
+    result_output_dir="unused",
+    pretrained_model=str(WEIGHTS),
+    show_result=False,
+)
+
+
+def make_photo(path: Path, megapixels: float) -> None:
+    """Write a JPEG of 3:2 with detail down to the pixel, as sensors give it."""
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    size = (round(height * 1.5), height)
+    photo = cv2.resize(load_photo(SOURCE).pixels, size, interpolation=cv2.INTER_CUBIC)
+    random = np.random.default_rng(0)
+    grain = random.normal(0, 4, (size[1], size[0], 1)).astype(np.float32)
+    photo = np.clip(photo + cv2.GaussianBlur(grain, (0, 0), 0.6)[..., None] * 2, 0, 255)
+    cv2.imwrite(str(path), photo.round().astype(np.uint8)[:, :, ::-1])
+
+
+def decode_encode(path: Path, output: Path, model: torch.nn.Module) -> None:
+    photo = load_photo(path)
+    save_photo(photo, photo.pixels, output)
+
+
+def network_pass(path: Path, output: Path, model: torch.nn.Module) -> None:
+    run_network(np.full((341, 512, 3), 0.4, np.float32), model)
+
+
+def whole_predict(path: Path, output: Path, model: torch.nn.Module) -> None:
+    correct_file(path, output, model, CONFIG)
+
+
+def network_at_own_size(path: Path, output: Path, model: torch.nn.Module) -> None:
+    run_network(load_photo(path).pixels.astype(np.float32) / 255, model)
+
+
+PARTS: dict[str, Callable[[Path, Path, torch.nn.Module], None]] = {
+    "a  decode + encode": decode_encode,
+    "b  network, 512 px": network_pass,
+    "c  whole predict": whole_predict,
+    "d  network, own size": network_at_own_size,
+}
+
+
+def measure(part: str, path: Path, repetitions: int) -> tuple[float, float, float]:
+    """Return wall seconds, CPU seconds and peak memory in GB of one part."""
+    model = load_model(WEIGHTS)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    with tempfile.TemporaryDirectory() as folder:
+        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        times = []
+        for _ in range(repetitions):
+            wall, cpu = time.perf_counter(), time.process_time()
+            PARTS[part](path, Path(folder) / "output.jpg", model)
+            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return min(wall for wall, _ in times), min(cpu for _, cpu in times), (peak - base) * unit / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 24])
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--own-size-up-to", type=float, default=1, help="megapixels for part d")
+    options = parser.parse_args()
+    threads = torch.get_num_threads()
+    print(f"PyTorch {torch.__version__}, OpenCV {cv2.__version__}, {threads} threads")
+    print(f"{'MP':>4}  {'part':22}{'wall s':>8}{'CPU s':>8}{'peak GB':>9}{'c / part':>10}")
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for megapixels in options.megapixels:
+            path = Path(folder) / f"{megapixels:g}.jpg"
+            with context.Pool(1) as pool:  # its memory would count as its children's
+                pool.apply(make_photo, (path, megapixels))
+            results = {}
+            for part in PARTS:
+                if part.startswith("d") and megapixels > options.own_size_up_to:
+                    continue
+                with context.Pool(1) as pool:
+                    repetitions = 1 if part.startswith("d") else options.repetitions
+                    results[part] = pool.apply(measure, (part, path, repetitions))
+            whole = results["c  whole predict"][0]
+            for part, (wall, cpu, peak) in results.items():
+                ratio = f"{whole / wall:10.2f}"
+                print(f"{megapixels:4g}  {part:22}{wall:8.3f}{cpu:8.3f}{peak:9.3f}{ratio}")
+            parts = results["a  decode + encode"][0] + results["b  network, 512 px"][0]
+            print(f"{megapixels:4g}  {'c / (a + b)':22}{whole / parts:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
