@@ -32,7 +32,7 @@ TYPICAL_BRIGHTNESS = 0.42
 
 def make_generator(seed: int, *position: int) -> Generator:
     """Make the random generator that belongs to a position, such as (epoch, index)."""
-    state = np.random.SeedSequence([seed, *position]).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence(seed, spawn_key=position).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(state >> np.uint64(1)))
 
 
@@ -285,6 +285,8 @@ class ValidationDataset(PhotoFolder):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         """Return (abnormal, normal, index of the exposure), photos (3, h, w) in [0, 1]."""
+        if index >= len(self):
+            raise IndexError(index)  # which ends a plain loop over the dataset
         photo_index, ev_index = divmod(index, len(VALIDATION_EVS))
         photo = self.load(photo_index, max(self.image_size))
         height, width = largest_box(photo, self.image_size)

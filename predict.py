@@ -9,6 +9,7 @@ From Python:
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -207,10 +208,14 @@ def show_window(path: Path, output: Path) -> None:
     """Show a photo before and after in a window, and wait until it is closed."""
     import matplotlib.pyplot as plt
 
-    if plt.get_backend().lower() == "agg":  # what matplotlib falls back on
+    try:
+        figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+        has_display = plt.get_backend().lower() != "agg"  # what matplotlib falls back on
+    except ImportError:  # where MPLBACKEND insists on windows
+        has_display = False
+    if not has_display:
         print("show_result: there is no display to open a window on", file=sys.stderr)
         return
-    figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
     for axis, file, title in zip(axes, (path, output), ("before", "after"), strict=True):
         axis.imshow(load_rgb(file, min_size=700))
         axis.set_title(f"{title}: {file}")
@@ -270,7 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     start = time.perf_counter()
-    file_failures = correct_files(outputs, model, config)
+    try:
+        file_failures = correct_files(outputs, model, config)
+    except KeyboardInterrupt:
+        print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
+        return 128 + signal.SIGINT
     seconds = (time.perf_counter() - start) / max(1, len(outputs))
     failures += file_failures
     for failure in failures:

@@ -5,16 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from utils import atomic_write
-
-matplotlib.use("Agg")  # files only; a training machine has no display
-from matplotlib.figure import Figure
 
 
 class RunLog:

@@ -245,6 +245,7 @@ def train_one_epoch(
                 save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
                 last_saved = now
             if stop_number:
+                gather(None)  # no process ends before the checkpoint is written
                 raise Interrupted(stop_number, progress)
     return {name: total / photo_total for name, total in progress.loss_sums.items()}
 
@@ -320,7 +321,7 @@ def run(device: torch.device, config: TrainConfig) -> int:
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
-        message, exit_code = f"{error}; {LAST} is from before it. Lower init_lr", 1
+        message, exit_code = f"{error}; the checkpoint is from before it. Lower init_lr", 1
     except PhotoError as error:
         # From a loader's worker it comes with a traceback, the message last.
         message, exit_code = str(error).splitlines()[-1].rpartition("PhotoError: ")[2], 2
@@ -328,7 +329,7 @@ def run(device: torch.device, config: TrainConfig) -> int:
         message, exit_code = str(error), 2
     else:
         return 0
-    if rank() == 0:
+    if rank() == 0 or exit_code < 128:  # a fault may be of one process alone
         print(message, file=sys.stderr)
     return exit_code
 

@@ -284,7 +284,7 @@ def test_a_config_of_the_required_keys_alone_runs(run, train_settings):
     assert run(epochs=1) == 0
 
 
-@pytest.mark.parametrize("image_size", [[20, 45], [7, 7]])
+@pytest.mark.parametrize("image_size", [[20, 45], [16, 17]])
 def test_sizes_that_no_level_divides_train_too(run, image_size):
     assert run(epochs=1, image_size=image_size, begin_use_adv_loss_epoch=1) == 0
 
@@ -388,19 +388,13 @@ def test_best_weights_are_those_of_the_best_epoch_of_their_stage(
 
 
 def test_the_average_of_the_weights_is_what_is_saved(run, tmp_path):
-    assert run(ema_decay=0.99) == 0
+    assert run(ema_decay=0.99, epochs=1) == 0
     networks = load_checkpoint(tmp_path / "run" / "last.pth")["networks"]
     name = "sub_networks.0.head.bias"
     averaged = networks["average"][f"module.{name}"]
     assert not averaged.equal(networks["generator"][name])
     weights = load_weights(tmp_path / "run" / "best.pth").state_dict()
-    if len(records_of(tmp_path / "run")) == 2 and is_best_last(tmp_path / "run"):
-        assert weights[name].equal(averaged.half().float())
-
-
-def is_best_last(run_dir) -> bool:
-    scores = [record["valid"]["all"]["psnr"] for record in records_of(run_dir)]
-    return max(scores) == scores[-1]
+    assert weights[name].equal(averaged.half().float())
 
 
 # --------------------------------------------------------------- interrupted and resumed
@@ -508,7 +502,7 @@ def test_ctrl_c_ends_the_command_with_130_and_a_checkpoint(train_settings, write
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -588,8 +582,10 @@ def test_the_command_reports_faults_without_a_traceback(train_settings, write_js
     command = [sys.executable, "train.py", "--conf", str(path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
-    assert [f"{path}: batch_size is 0" in result.stderr, f"{path}: epochs is 0" in result.stderr]
-    assert len(result.stderr.splitlines()) == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{path}: batch_size is 0")
+    assert lines[1].startswith(f"{path}: epochs is 0")
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
