@@ -25,7 +25,7 @@ VALIDATION_EVS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
 # Of the random cameras under which exposures are shifted. Real ones compress highlights much:
 # a small shoulder makes what clips at a longer exposure a light tone of the normal photo.
-GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 4.0)
+GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 8.0)
 # The mean sRGB value that well-exposed photos scatter around.
 TYPICAL_BRIGHTNESS = 0.42
 
@@ -95,19 +95,19 @@ def draw_brightness(image: Tensor, strength: float) -> Tensor:
     """Draw the mean brightness of a normal photo towards that of well-exposed photos.
 
     How bright "normal" is differs from photographer to photographer, which no network can
-    guess; the less it differs, the surer a network gets.
+    guess; the less it differs, the surer a network gets. Black and white stay what they are.
 
     Args:
         image: (3, H, W), in [0, 1].
-        strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); never by more than
-            -1 or +0.4 stops, to leave night as night and highlights unclipped.
+        strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); by a gamma from 0.8 to 1.4
+            at most, to leave night as night and snow as snow.
 
     Returns:
         (3, H, W), in [0, 1].
     """
-    mean = max(image.mean().item(), 0.05)
-    ev = strength * PLAIN_GAMMA * math.log2(TYPICAL_BRIGHTNESS / mean)
-    return shift_exposure(image, min(max(ev, -1.0), 0.4), PLAIN_GAMMA, shoulder=3.0)
+    mean = min(max(image.mean().item(), 0.02), 0.98)
+    gamma = (math.log(TYPICAL_BRIGHTNESS) / math.log(mean)) ** strength
+    return image.clamp(0, 1) ** min(max(gamma, 0.8), 1.4)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """A training run: its networks, optimizers and progress, made, saved and restored."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
 from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from config import ConfigError, TrainConfig
@@ -22,7 +22,7 @@ class Networks:
     """The network that learns, its running average (what is validated and saved), the critic."""
 
     generator: ExposureCorrectionNet
-    average: AveragedModel
+    average: ExposureCorrectionNet
     discriminator: Discriminator
 
 
@@ -77,16 +77,29 @@ def make_networks(config: TrainConfig, device: torch.device) -> Networks:
         generator = pretrained
     generator.to(device)
 
-    def lerp_average(averages: list[Tensor], weights: list[Tensor], step: Tensor) -> None:
-        # The first steps count fully, so that the untrained network is soon forgotten.
-        decay = min(config.ema_decay, (1 + step.item()) / (10 + step.item()))
-        torch._foreach_lerp_(averages, weights, 1 - decay if config.ema_decay else 1.0)
-
-    average = AveragedModel(generator, multi_avg_fn=lerp_average)
+    average = copy.deepcopy(generator).eval().requires_grad_(False)
     discriminator = Discriminator(config.discriminator_image_size).to(device)
     if rank_count() > 1 and device.type == "cuda":
         discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(discriminator)
-    return Networks(generator, average.eval(), discriminator)
+    return Networks(generator, average, discriminator)
+
+
+@torch.no_grad()
+def update_average(networks: Networks, optimizer: torch.optim.Optimizer, ema_decay: float) -> None:
+    """Move the running average towards the weights, after a step of the generator's optimizer.
+
+    A level's first steps count fully, whenever it joins: its untrained weights are soon
+    forgotten.
+    """
+    pairs = zip(networks.generator.parameters(), networks.average.parameters(), strict=True)
+    average_of = dict(pairs)
+    for group in optimizer.param_groups:
+        weights = group["params"]
+        state = optimizer.state.get(weights[0])
+        step_count = int(state["step"]) if state else 0
+        decay = min(ema_decay, (1 + step_count) / (10 + step_count)) if ema_decay else 0.0
+        for weight in weights:
+            average_of[weight].lerp_(weight, 1 - decay)
 
 
 def make_optimizers(networks: Networks, config: TrainConfig) -> Optimizers:

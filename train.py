@@ -38,6 +38,7 @@ from run_state import (
     restore_run,
     save_run,
     set_rates,
+    update_average,
 )
 from utils import psnr, ssim
 
@@ -93,6 +94,7 @@ def train_step(
     active_count: int,
     is_adversarial: bool,
     is_mixed_precision: bool,
+    ema_decay: float,
 ) -> dict[str, float]:
     """One step of the generator, then one of the discriminator; returns the losses by name."""
     generator, discriminator = networks.generator, networks.discriminator
@@ -120,7 +122,7 @@ def train_step(
     sum(losses.values()).backward()
     average_gradients(generator)
     optimizers.generator.step()
-    networks.average.update_parameters(generator)
+    update_average(networks, optimizers.generator, ema_decay)
 
     if is_adversarial:
         with half_precision:
@@ -224,6 +226,7 @@ def train_one_epoch(
                     active_count,
                     is_adversarial,
                     is_mixed_precision,
+                    config.ema_decay,
                 )
             except NonFiniteLossError as error:
                 place = f"in epoch {progress.epoch} after {progress.photo_count} photos"
@@ -273,7 +276,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
             networks, optimizers, train_loader, config, progress, active_count, stop
         )
         scores, samples = validate(networks.average, valid_loader, active_count, device)
-        is_best = progress.level_count != active_count or scores["all"]["psnr"] > progress.best_psnr
+        is_best = progress.level_count != active_count or spoilt_psnr(scores) > progress.best_psnr
         record = {
             "epoch": epoch,
             "level_count": active_count,
@@ -283,18 +286,23 @@ def train(config: TrainConfig, device: torch.device) -> None:
         }
         progress = Progress(
             epoch=epoch + 1,
-            best_psnr=scores["all"]["psnr"] if is_best else progress.best_psnr,
+            best_psnr=spoilt_psnr(scores) if is_best else progress.best_psnr,
             level_count=active_count,
         )
         if rank() == 0:
             if is_best:
-                save_weights(run_dir / BEST, networks.average.module)
+                save_weights(run_dir / BEST, networks.average)
             save_comparison(run_dir / "comparison.png", samples)
             log.add(record)
             print(describe_epoch(record, config.epochs), flush=True)
         save_run(run_dir / LAST, networks, optimizers, progress, config)
     if rank() == 0:
         print(f"done: the best weights are in {run_dir / BEST}")
+
+
+def spoilt_psnr(scores: dict[str, dict[str, float]]) -> float:
+    """Mean PSNR in dB over the wrong exposures; at 0 EV, doing nothing is best."""
+    return mean(score["psnr"] for name, score in scores.items() if name not in ("0", "all"))
 
 
 def describe_epoch(record: dict[str, Any], epochs: int) -> str:
