@@ -166,6 +166,11 @@ class TrainConfig(Config):
             "begin_use_level_epoch starts with 1 and never falls, such as [1, 1, 10, 20]",
         ),
         Relation(
+            ("begin_use_level_epoch", "epochs"),
+            lambda begin_epochs, epochs: not begin_epochs or begin_epochs[-1] <= epochs,
+            "every level begins by the last epoch; begin_use_level_epoch moves with epochs",
+        ),
+        Relation(
             ("image_size", "laplacian_level_count"),
             lambda size, level_count: min(size) >= 8 * 2 ** (level_count - 1),
             "sides of 8 px or more at the coarsest level, each finer one doubling them",
@@ -199,7 +204,7 @@ class PredictConfig(Config):
     use_orig_size: bool = required(boolean(), False)
     # folder for the corrected photos
     result_output_dir: str = required(text(), "output")
-    # weights, as train.py saves them
+    # weights, as train.py saves them; also seen from the folder of the config
     pretrained_model: str = required(text(), "weights/exposure_correction.pth")
     # open a window with before and after
     show_result: bool = required(boolean(), False)

@@ -7,12 +7,15 @@ changes from stage to stage, and the discriminator takes part in two different b
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from interruption import SIGNALS
 
 
 def rank() -> int:
@@ -73,8 +76,8 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
         for pid in processes.pids():
             os.kill(pid, number)
 
-    signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes by itself
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
     try:
         while not processes.join():
             pass
@@ -84,12 +87,24 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 
 
 def _spawned(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+    if hasattr(os, "setpgrp"):  # signals come once, from the parent
+        os.setpgrp()
+    if "fork" in torch.multiprocessing.get_all_start_methods():
+        # A spawned process would spawn its loaders' workers, which takes seconds each time.
+        torch.multiprocessing.set_start_method("fork", force=True)
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(local_rank)
     raise SystemExit(_run_rank(local_rank, run, arguments))
 
 
 def _run_rank(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> int:
     if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            print(
+                f"CUDA_VISIBLE_DEVICES is {visible}; name a GPU for each process of torchrun",
+                file=sys.stderr,
+            )
+            return 2
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", device_id=device)

@@ -30,7 +30,7 @@ def find_inputs(
     if source.is_dir():
         root, own = source, output_dir.resolve()
         paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))
-        if source.resolve() != own:  # results of an earlier run are no photos to correct
+        if source.resolve() in own.parents:  # results of an earlier run are no photos
             paths = [path for path in paths if own not in path.resolve().parents]
     elif source.exists():
         root, paths = source.parent, [source]

@@ -11,12 +11,13 @@ from config import TrainConfig
 from dataset import (
     VALIDATION_EVS,
     EpochSampler,
-    ExposureSynthesis,
     TrainDataset,
     ValidationDataset,
     find_photos,
+    keep_readable,
 )
 from distributed import rank, rank_count
+from synthesis import ExposureSynthesis
 
 
 def count_active_levels(config: TrainConfig, epoch: int) -> int:
@@ -69,7 +70,9 @@ def make_train_loader(config: TrainConfig, active_count: int, device: torch.devi
 
 
 def make_valid_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:
-    paths = find_photos(config.valid_data_dir, "valid_data_dir")
+    paths = keep_readable(find_photos(config.valid_data_dir, "valid_data_dir"))
+    if not paths:
+        raise FileNotFoundError(f"valid_data_dir: no photo in {config.valid_data_dir} can be read")
     dataset = ValidationDataset(
         paths[rank() :: rank_count()], stage_image_size(config, active_count)
     )

@@ -9,6 +9,7 @@ From Python:
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -30,12 +31,12 @@ from folder import find_inputs
 from model import ExposureCorrectionNet
 from photo import load_photo, load_rgb, save_photo
 from photo_formats import PhotoError
-from upsample import upsample_correction
+from upsample import WHITE, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
 MAX_THREADS = 4
+HERE = Path(__file__).parent
 COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
-WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # by the name of a photo's type
 
 
 # ------------------------------------------------------------------------------- one photo
@@ -83,12 +84,11 @@ def correct(
     Raises:
         ValueError: photo has another shape or type, or the network fails on it.
     """
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype.name not in WHITE:
-        raise ValueError(
-            f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {', '.join(WHITE)}"
-        )
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype not in WHITE or not photo.size:
+        types = ", ".join(str(dtype) for dtype in WHITE)
+        raise ValueError(f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {types}")
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
-    abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype.name]
+    abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     corrected = run_network(abnormal, model, level_scales)
     if strength != 1:
         corrected = adjust.blend(abnormal, corrected, strength)
@@ -144,19 +144,19 @@ def correct_file(
     corrected = correct(
         photo.pixels,
         model,
-        config.image_size,
-        config.use_orig_size,
-        config.level_scales,
-        config.strength,
-        config.fuse,
-        config.stretch,
+        image_size=config.image_size,
+        use_orig_size=config.use_orig_size,
+        level_scales=config.level_scales,
+        strength=config.strength,
+        fuse=config.fuse,
+        stretch=config.stretch,
     )
     save_photo(photo, corrected, output, config.output_format, config.quality)
     if config.compare:
         from compare import save_comparison  # matplotlib takes long to import
 
         before, after = (
-            fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype.name])
+            fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
             for pixels in (photo.pixels, corrected)
         )
         save_comparison(comparison_path(output), before, after)
@@ -173,7 +173,9 @@ def correct_files(
     """Correct many files, several at a time; returns a line for each failure."""
     # Several photos at a time, each on its own cores, leave no core idle while files are read.
     core_count = torch.get_num_threads()
-    thread_count = max(1, min(len(outputs), core_count, MAX_THREADS))
+    # A network pass at full size wants all of them, and all the memory.
+    most = 1 if config.use_orig_size else MAX_THREADS
+    thread_count = max(1, min(len(outputs), core_count, most))
     cores_per_thread = core_count // thread_count
     cv2.setNumThreads(cores_per_thread)
 
@@ -182,6 +184,7 @@ def correct_files(
         torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
 
     failures = []
+    is_shown, max_pixels = config.show_result, round(config.max_megapixels * 1e6)
     pool = ThreadPoolExecutor(thread_count, initializer=start_thread)
     try:
         jobs = {
@@ -192,36 +195,37 @@ def correct_files(
             path, output = jobs[job]
             try:
                 job.result()
+                if is_shown:
+                    is_shown = show_window(path, output, max_pixels)
             except PhotoError as error:
                 failures.append(str(error))
             except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
                 failures.append(f"{path}: {error or type(error).__name__}")
-            else:
-                if config.show_result:
-                    show_window(path, output)
     finally:  # also on Ctrl-C: photos under way are finished, none is begun
         pool.shutdown(cancel_futures=True)
     return failures
 
 
-def show_window(path: Path, output: Path) -> None:
-    """Show a photo before and after in a window, and wait until it is closed."""
+def show_window(path: Path, output: Path, max_pixels: int) -> bool:
+    """Show a photo before and after until its window is closed; False where none opens."""
     import matplotlib.pyplot as plt
 
     try:
         figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
-        has_display = plt.get_backend().lower() != "agg"  # what matplotlib falls back on
-    except ImportError:  # where MPLBACKEND insists on windows
-        has_display = False
-    if not has_display:
-        print("show_result: there is no display to open a window on", file=sys.stderr)
-        return
+        has_window = plt.get_backend().lower() != "agg"  # what matplotlib falls back on
+    except ImportError:  # where MPLBACKEND insists on a toolkit
+        has_window = False
+    if not has_window:
+        fix = "no display, or no toolkit for windows (install PyQt6)"
+        print(f"show_result: {fix}; going on without", file=sys.stderr)
+        return False
     for axis, file, title in zip(axes, (path, output), ("before", "after"), strict=True):
-        axis.imshow(load_rgb(file, min_size=700))
+        axis.imshow(load_rgb(file, min_size=700, max_pixels=max_pixels))
         axis.set_title(f"{title}: {file}")
         axis.axis("off")
     plt.show()
     plt.close(figure)
+    return True
 
 
 # ----------------------------------------------------------------------------- the command
@@ -252,11 +256,28 @@ def check_architecture(model: ExposureCorrectionNet, config: PredictConfig) -> N
         raise ConfigError(lines)
 
 
+def find_weights(path: str, conf: Path) -> Path:
+    """Where the weights are: the path as it is, or else seen from the config's folder."""
+    return Path(path) if Path(path).exists() else conf.parent / path
+
+
+def choose_device() -> torch.device:
+    """The GPU where there is one; under torchrun, each process has its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
     parser.add_argument("--output", help="folder for the results (default: result_output_dir)")
-    parser.add_argument("--conf", default="predict_conf.json", help="config file")
+    parser.add_argument(
+        "--conf",
+        type=Path,
+        default=HERE / "predict_conf.json",
+        help="config file (default: the one beside this script)",
+    )
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.conf, PredictConfig)
@@ -268,8 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
             config.output_format,
             config.skip_existing,
         )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(config.pretrained_model, device)
+        model = load_model(find_weights(config.pretrained_model, options.conf), choose_device())
         check_architecture(model, config)
     except (ConfigError, CheckpointError, FileNotFoundError, PhotoError) as error:
         print(error, file=sys.stderr)

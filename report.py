@@ -28,7 +28,7 @@ class RunLog:
         self.records = [record for record in map(json.loads, lines) if record["epoch"] < epoch]
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append an epoch: epoch, levels, losses and valid (scores by exposure) among others."""
+        """Append an epoch: its number, active_levels, losses, valid (scores by exposure) ...."""
         self.records.append(record)
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
@@ -53,7 +53,7 @@ def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
     psnr_axes.set(xlabel="epoch", ylabel="PSNR (dB)", title="validation, by exposure")
     for axes in (loss_axes, psnr_axes):
         for previous, record in pairwise(records):
-            if record["level_count"] != previous["level_count"]:  # a level joined
+            if record["active_levels"] != previous["active_levels"]:  # a level joined
                 axes.axvline(record["epoch"] - 0.5, color="grey", linestyle=":")
         axes.grid(alpha=0.3)
         axes.legend()

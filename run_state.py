@@ -19,7 +19,7 @@ FREE_KEYS = {"CUDA_VISIBLE_DEVICES", "num_workers", "checkpoint_minutes", "model
 
 @dataclass
 class Networks:
-    """The network that learns, its running average (what is validated and saved), the critic."""
+    """The network that learns, its running average, which is validated and saved, and its judge."""
 
     generator: ExposureCorrectionNet
     average: ExposureCorrectionNet
@@ -39,18 +39,20 @@ class Progress:
     Attributes:
         epoch: the epoch under way, from 1.
         photo_count: photos of this epoch that are done.
+        photo_total: photos of an epoch; 0: not known yet.
         loss_sums: of those photos, by name.
-        best_psnr: in dB, of the epochs with level_count levels; those of others, on photos of
+        best_psnr: in dB, of the epochs with active_count levels; those of others, on photos of
             another size, do not compare.
-        level_count: levels trained in the epoch before; 0: none yet.
+        active_count: levels trained in the epoch before; 0: none yet.
         seconds: training time of this epoch.
     """
 
     epoch: int = 1
     photo_count: int = 0
+    photo_total: int = 0
     loss_sums: dict[str, float] = field(default_factory=dict)
     best_psnr: float = -math.inf
-    level_count: int = 0
+    active_count: int = 0
     seconds: float = 0.0
 
 

@@ -8,7 +8,6 @@ The same command again goes on where an interrupted run stopped.
 import argparse
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
 from dataset import VALIDATION_EVS
 from distributed import average_gradients, gather, launch, rank, rank_count
+from interruption import Interrupted, StopSignal
 from loader import count_active_levels, make_train_loader, make_valid_loader
 from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
 from model import gaussian_pyramid, pad_to_multiple
@@ -47,36 +47,8 @@ METRICS = ("psnr", "ssim")
 MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
 
 
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came; the checkpoint is written.
-
-    Attributes:
-        exit_code: 128 plus the number of the signal, as shells count.
-    """
-
-    def __init__(self, number: int, progress: Progress):
-        super().__init__(
-            f"stopped in epoch {progress.epoch} after {progress.photo_count} photos; "
-            "the same command goes on from there"
-        )
-        self.exit_code = 128 + number
-
-
 class NonFiniteLossError(ValueError):
     """A loss is infinite or not a number."""
-
-
-class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step under way."""
-
-    def __init__(self):
-        self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.number = number
-        signal.signal(number, signal.SIG_DFL)  # the second one ends the program at once
 
 
 def has_fast_half_precision(device: torch.device) -> bool:
@@ -203,6 +175,13 @@ def train_one_epoch(
     is_adversarial = progress.epoch >= config.begin_use_adv_loss_epoch
     loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
     photo_total = loader.sampler.total
+    if progress.photo_count and progress.photo_total != photo_total:
+        raise CheckpointError(
+            f"train_data_dir: {photo_total} photos an epoch, but {progress.photo_total} when the "
+            f"run was interrupted; restore {config.train_data_dir} (and the number of GPUs), or "
+            "choose another model_save_dir"
+        )
+    progress.photo_total = photo_total
     networks.generator.train()
     last_saved = last_step = time.monotonic()
     bar = tqdm(
@@ -211,7 +190,7 @@ def train_one_epoch(
         desc=f"epoch {progress.epoch}/{config.epochs}",
         unit="photo",
         leave=False,
-        disable=rank() > 0,
+        disable=rank() > 0 or None,  # None: where the output is no terminal
     )
     with bar:
         for abnormal, normal in loader:
@@ -223,10 +202,10 @@ def train_one_epoch(
                     optimizers,
                     abnormal.to(device, non_blocking=True),
                     normal.to(device, non_blocking=True),
-                    active_count,
-                    is_adversarial,
-                    is_mixed_precision,
-                    config.ema_decay,
+                    active_count=active_count,
+                    is_adversarial=is_adversarial,
+                    is_mixed_precision=is_mixed_precision,
+                    ema_decay=config.ema_decay,
                 )
             except NonFiniteLossError as error:
                 place = f"in epoch {progress.epoch} after {progress.photo_count} photos"
@@ -249,23 +228,27 @@ def train_one_epoch(
                 last_saved = now
             if stop_number:
                 gather(None)  # no process ends before the checkpoint is written
-                raise Interrupted(stop_number, progress)
+                done = f"stopped in epoch {progress.epoch} after {progress.photo_count} photos"
+                raise Interrupted(stop_number, f"{done}; the same command goes on from there")
     return {name: total / photo_total for name, total in progress.loss_sums.items()}
 
 
-def train(config: TrainConfig, device: torch.device) -> None:
+def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
     """Run the recipe that `config` describes, or the rest of it.
 
     Raises:
         Interrupted: a signal came; the checkpoint is written.
-        CheckpointError, FileNotFoundError, NonFiniteLossError, PhotoError: with the fix.
+        CheckpointError, ConfigError, NonFiniteLossError, OSError, PhotoError: with the fix.
     """
+    if config.batch_size % rank_count():
+        message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
+        raise ConfigError([f"{message} evenly: make it a multiple"])
     run_dir = Path(config.model_save_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)
     log = RunLog(run_dir, progress.epoch)
-    stop = StopSignal()
     active_count = 0
     for epoch in range(progress.epoch, config.epochs + 1):
         if active_count != count_active_levels(config, epoch):
@@ -276,10 +259,10 @@ def train(config: TrainConfig, device: torch.device) -> None:
             networks, optimizers, train_loader, config, progress, active_count, stop
         )
         scores, samples = validate(networks.average, valid_loader, active_count, device)
-        is_best = progress.level_count != active_count or spoilt_psnr(scores) > progress.best_psnr
+        is_best = progress.active_count != active_count or spoilt_psnr(scores) > progress.best_psnr
         record = {
             "epoch": epoch,
-            "level_count": active_count,
+            "active_levels": active_count,
             "seconds": round(progress.seconds, 1),
             "losses": losses,
             "valid": scores,
@@ -287,7 +270,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
         progress = Progress(
             epoch=epoch + 1,
             best_psnr=spoilt_psnr(scores) if is_best else progress.best_psnr,
-            level_count=active_count,
+            active_count=active_count,
         )
         if rank() == 0:
             if is_best:
@@ -313,7 +296,7 @@ def describe_epoch(record: dict[str, Any], epochs: int) -> str:
         for name, score in record["valid"].items()
     )
     return (
-        f"epoch {record['epoch']}/{epochs}  levels {record['level_count']}  "
+        f"epoch {record['epoch']}/{epochs}  levels {record['active_levels']}  "
         f"{record['seconds']:.0f} s  {losses}  |  PSNR, SSIM by EV  {by_ev}"
     )
 
@@ -324,16 +307,26 @@ def run(device: torch.device, config: TrainConfig) -> int:
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:
             print("no CUDA GPU is visible: training on the CPU")
+    stop = StopSignal()
     try:
-        train(config, device)
+        train(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
-        message, exit_code = f"{error}; the checkpoint is from before it. Lower init_lr", 1
+        fix = "lower init_lr and start anew, with another model_save_dir"
+        message, exit_code = f"{error}; {fix}", 1
+    except torch.OutOfMemoryError:
+        message, exit_code = "the GPU's memory is full; lower batch_size or image_size", 1
+    except RuntimeError:
+        if not stop.number:
+            raise
+        # The signal went to the loader's workers, too, whose death is reported here.
+        message = "stopped; the same command goes on from the last checkpoint"
+        exit_code = 128 + stop.number
     except PhotoError as error:
         # From a loader's worker it comes with a traceback, the message last.
         message, exit_code = str(error).splitlines()[-1].rpartition("PhotoError: ")[2], 2
-    except (CheckpointError, FileNotFoundError) as error:
+    except (CheckpointError, ConfigError, OSError) as error:
         message, exit_code = str(error), 2
     else:
         return 0

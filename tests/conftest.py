@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from checkpoint import save_weights
+from interruption import SIGNALS
 from model import ExposureCorrectionNet
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 def clean_process(monkeypatch):
     """Undo what main() sets in a process that ends after it, but here goes on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

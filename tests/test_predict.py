@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+import adjust
 import predict
 from checkpoint import FORMAT_VERSION, CheckpointError
 from config import PredictConfig
@@ -97,6 +99,8 @@ def test_correct_leaves_its_input_alone(doubling, make_photo):
         np.zeros((4, 4, 4), np.uint8),
         np.zeros((4, 4, 3), np.int64),
         np.zeros((4, 4, 3), np.float64),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0, 3), np.float32),
     ],
 )
 def test_correct_refuses_other_shapes_and_types(doubling, photo):
@@ -442,10 +446,209 @@ def test_the_shipped_config_agrees_with_the_class():
     assert PredictConfig(**values).image_size == (512, 512)
 
 
-def test_without_a_display_show_result_says_so_and_goes_on(
-    run, tmp_path, write_photos, write_json, write_weights
+# ------------------------------------------------------------------------- optional keys
+
+
+@pytest.fixture
+def dark(tmp_path, make_photo) -> np.ndarray:
+    """The only photo of the folder, dark.png; the network sees it at its own size."""
+    photo = make_photo(30, 32) // 3
+    save(tmp_path / "photos" / "dark.png", photo)
+    return photo
+
+
+def test_level_scales_scale_the_levels_of_the_photo(run, tmp_path, dark):
+    assert run(gain=1.0, level_scales=[1, 1]) == 0
+    assert np.abs(read(tmp_path / "out" / "dark.png") - dark * 2.0).max() <= 1
+    assert run(gain=1.0, level_scales=[0.5, 0.5]) == 0
+    assert np.abs(read(tmp_path / "out" / "dark.png") - dark.astype(float)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ["items in level_scales: 3, but 2 in ", "tiny.pth"]),
+        ({"laplacian_level_count": 2}, ["level_scales is [1, 1, 1], laplacian_level_count is 2"]),
+    ],
+)
+def test_level_scales_of_a_wrong_length_are_exit_code_2(
+    run, tmp_path, dark, capsys, settings, words
 ):
+    assert run(level_scales=[1, 1, 1], **settings) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("strength", "factor"), [(0, 1), (0.5, 1.5), (1, 2), (2, 3)])
+def test_strength_goes_from_the_photo_to_the_correction_and_beyond(
+    run, tmp_path, dark, strength, factor
+):
+    assert run(gain=1.0, strength=strength) == 0
+    expected = np.minimum(dark * float(factor), 255)
+    assert np.abs(read(tmp_path / "out" / "dark.png") - expected).max() <= 1.5
+
+
+def test_fuse_takes_the_better_exposed_of_photo_and_correction(run, tmp_path):
+    # Half as dark as it should be, half right: doubled, the right half is burnt out.
+    photo = np.full((30, 32, 3), 40, np.uint8)
+    photo[:, 16:] = 120
+    save(tmp_path / "photos" / "dark.png", photo)
+    corrected = np.clip(photo * np.float32(2 / 255), 0, 1)
+    assert run(gain=1.0, fuse=True) == 0
+    result = read(tmp_path / "out" / "dark.png")
+    expected = 255 * adjust.fuse(photo / np.float32(255), corrected)
+    assert np.abs(result - expected).max() <= 3  # upsampling follows it closely
+    assert np.abs(corrected * 255 - expected).max() > 20
+
+
+def test_stretch_spreads_the_correction_from_black_to_white(run, tmp_path, dark):
+    expected = 255 * adjust.stretch_contrast(np.clip(dark * np.float32(2 / 255), 0, 1))
+    assert run(gain=1.0, stretch=True) == 0
+    result = read(tmp_path / "out" / "dark.png")
+    assert np.abs(result - expected).max() <= 3
+    assert result.min() == 0 and result.max() == 255
+
+
+def test_compare_writes_a_picture_beside_each_result(run, tmp_path, make_photo):
+    names = ["a.jpg", "a.png", "deep/b.png"]
+    for name in names:
+        save(tmp_path / "photos" / name, make_photo(24, 32))
+    assert run(compare=True) == 0
+    pictures = [f"{name}.compare.png" for name in names]
+    assert files_in(tmp_path / "out") == sorted(names + pictures)
+    for name in pictures:
+        with Image.open(tmp_path / "out" / name) as picture:
+            picture.load()
+            assert picture.format == "PNG" and picture.width > picture.height > 100
+
+
+@pytest.mark.parametrize(
+    ("output_format", "names"),
+    [
+        ("jpeg", ["a.jpg", "a.png.jpg"]),
+        ("png", ["a.jpg.png", "a.png"]),
+        ("tiff", ["a.png.tif", "a.tif"]),
+        ("webp", ["a.png.webp", "a.webp"]),
+    ],
+)
+def test_output_format_decides_content_and_suffix(run, tmp_path, make_photo, output_format, names):
+    for name in ("a.jpg", "a.png"):
+        save(tmp_path / "photos" / name, make_photo(24, 32))
+    assert run(output_format=output_format) == 0
+    assert files_in(tmp_path / "out") == names
+    for name in names:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.format == output_format.upper()
+
+
+def test_quality_decides_the_size_of_the_file(run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    save(tmp_path / "photos" / "noise.jpg", noise)
+    sizes = []
+    for quality in (5, 50, 95, None):
+        assert run(quality=quality) == 0
+        sizes.append((tmp_path / "out" / "noise.jpg").stat().st_size)
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+
+
+def test_photos_above_max_megapixels_are_refused_and_the_others_done(
+    run, tmp_path, make_photo, capsys
+):
+    save(tmp_path / "photos" / "small.png", make_photo(20, 50))
+    save(tmp_path / "photos" / "large.png", make_photo(20, 51))
+    assert run(max_megapixels=0.001) == 1
+    assert files_in(tmp_path / "out") == ["small.png"]
+    error = capsys.readouterr().err
+    assert str(tmp_path / "photos" / "large.png") in error and "Traceback" not in error
+
+
+def test_skip_existing_goes_on_where_a_run_stopped(run, tmp_path, write_photos, capsys):
+    write_photos(tmp_path / "photos", 3)
+    save(tmp_path / "out" / "photo_1.png", np.zeros((2, 2, 3), np.uint8))
+    assert run(skip_existing=True) == 0
+    assert "2 corrected, 0 failed" in capsys.readouterr().out
+    assert read(tmp_path / "out" / "photo_0.png").shape == (64, 64, 3)
+    assert read(tmp_path / "out" / "photo_1.png").shape == (2, 2, 3)
+    assert run(skip_existing=True) == 0
+    assert "0 corrected, 0 failed" in capsys.readouterr().out
+    assert run() == 0
+    assert read(tmp_path / "out" / "photo_1.png").shape == (64, 64, 3)
+
+
+# ------------------------------------------------------------------- where things are found
+
+
+def test_config_and_weights_are_found_from_another_working_folder(run, tmp_path, dark, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run(gain=1.0, pretrained_model="weights/tiny.pth") == 0
+    (tmp_path / "out" / "dark.png").unlink()
+    assert predict.HERE == ROOT  # the folder of the script
+    monkeypatch.setattr(predict, "HERE", tmp_path)
+    assert predict.main([]) == 0
+    assert np.abs(read(tmp_path / "out" / "dark.png") - dark * 2.0).max() <= 1
+
+
+def test_weights_of_the_working_folder_go_before_those_beside_the_config(
+    tmp_path, write_weights, monkeypatch
+):
+    path = write_weights()
+    assert predict.find_weights("weights/tiny.pth", tmp_path / "conf.json") == path
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "configs" / "conf.json"
+    assert predict.find_weights("weights/tiny.pth", other) == Path("weights/tiny.pth")
+    assert predict.find_weights(str(path), other) == path
+
+
+def test_processes_of_torchrun_share_the_folder(run, tmp_path, write_photos, monkeypatch):
+    write_photos(tmp_path / "photos", 3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run() == 0
+    assert files_in(tmp_path / "out") == ["photo_1.png"]
+    monkeypatch.setenv("RANK", "0")
+    assert run() == 0
+    assert files_in(tmp_path / "out") == ["photo_0.png", "photo_1.png", "photo_2.png"]
+
+
+def test_ctrl_c_is_exit_code_130_and_one_line(run, tmp_path, write_photos, monkeypatch, capsys):
     write_photos(tmp_path / "photos", 2)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "correct_files", stop)
+    assert run() == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what is finished stays, skip_existing goes on" in line
+
+
+def test_ctrl_c_begins_no_further_photo(run, tmp_path, write_photos, monkeypatch):
+    paths, begun = write_photos(tmp_path / "photos", 40), []
+
+    def correct_file(path, *_):
+        begun.append(path)
+        time.sleep(0.02)
+
+    def interrupted(_):
+        time.sleep(0.03)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "correct_file", correct_file)
+    monkeypatch.setattr(predict, "as_completed", interrupted)
+    assert run() == 130
+    assert 0 < len(begun) < len(paths)
+
+
+# -------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("backend", [None, "tkagg"])
+def test_without_a_display_show_result_says_so_once_and_goes_on(
+    tmp_path, write_photos, write_json, write_weights, backend
+):
+    write_photos(tmp_path / "photos", 3)
     values = {
         "img_pth": str(tmp_path / "photos"),
         "image_size": [32, 32],
@@ -455,22 +658,52 @@ def test_without_a_display_show_result_says_so_and_goes_on(
         "show_result": True,
     }
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     result = subprocess.run(
         [sys.executable, "predict.py", "--conf", str(write_json("show.json", values))],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in hidden},
+        env=environment | ({"MPLBACKEND": backend} if backend else {}),
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert result.returncode == 0
-    assert "there is no display" in result.stderr and "Traceback" not in result.stderr
-    assert files_in(tmp_path / "out") == ["photo_0.png", "photo_1.png"]
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("show_result: no display") == 1
+    assert "Traceback" not in result.stderr
+    assert files_in(tmp_path / "out") == ["photo_0.png", "photo_1.png", "photo_2.png"]
 
 
 def test_a_window_shows_every_photo_before_and_after(run, tmp_path, write_photos, monkeypatch):
     paths = write_photos(tmp_path / "photos", 2)
     shown = []
-    monkeypatch.setattr(predict, "show_window", lambda *files: shown.append(files))
+    monkeypatch.setattr(predict, "show_window", lambda *files: shown.append(files) or True)
+    assert run(show_result=True, max_megapixels=7) == 0
+    assert sorted(shown) == [(path, tmp_path / "out" / path.name, 7_000_000) for path in paths]
+
+
+def test_where_no_window_opens_no_other_is_tried(run, tmp_path, write_photos, monkeypatch):
+    write_photos(tmp_path / "photos", 3)
+    calls = []
+    monkeypatch.setattr(predict, "show_window", lambda *files: bool(calls.append(files)))
     assert run(show_result=True) == 0
-    assert sorted(shown) == [(path, tmp_path / "out" / path.name) for path in paths]
+    assert len(calls) == 1 and len(files_in(tmp_path / "out")) == 3
+
+
+def test_a_window_has_before_on_the_left_and_after_on_the_right(tmp_path, make_photo, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "QtAgg")
+    before = save(tmp_path / "before.png", make_photo(20, 30))
+    after = save(tmp_path / "after.png", make_photo(20, 30, seed=1))
+    shown = []
+
+    def show():
+        for axis in pyplot.gcf().axes:
+            shown.append((axis.get_title(), axis.images[0].get_array()))
+
+    monkeypatch.setattr(pyplot, "show", show)
+    assert predict.show_window(before, after, 10**6)
+    assert [title for title, _ in shown] == [f"before: {before}", f"after: {after}"]
+    assert np.array_equal(shown[0][1], make_photo(20, 30))
+    assert np.array_equal(shown[1][1], make_photo(20, 30, seed=1))
+    assert pyplot.get_fignums() == []

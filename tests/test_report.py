@@ -8,11 +8,11 @@ from PIL import Image
 from report import RunLog, save_comparison, save_curve
 
 
-def make_record(epoch: int, level_count: int = 2, **losses: float) -> dict:
+def make_record(epoch: int, active_levels: int = 2, **losses: float) -> dict:
     scores = {name: {"psnr": 20.0 + epoch, "ssim": 0.8} for name in ("-2", "0", "+2", "all")}
     return {
         "epoch": epoch,
-        "level_count": level_count,
+        "active_levels": active_levels,
         "seconds": 1.5,
         "losses": {"reconstruction": 0.1 / epoch, **losses},
         "valid": scores,

@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from run_state import (
     restore_run,
     save_run,
     set_rates,
+    update_average,
 )
 
 CPU = torch.device("cpu")
@@ -37,7 +39,7 @@ def rates_of(optimizers) -> list[float]:
     return [group["lr"] for group in groups]
 
 
-def make_a_step(networks, optimizers, seed: int = 0) -> None:
+def make_a_step(networks, optimizers, seed: int = 0, ema_decay: float = 0.0) -> None:
     """Any step that leaves traces in all networks and both optimizers."""
     image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
     for network, optimizer in (
@@ -49,7 +51,7 @@ def make_a_step(networks, optimizers, seed: int = 0) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    networks.average.update_parameters(networks.generator)
+    update_average(networks, optimizers.generator, ema_decay)
 
 
 # ---------------------------------------------------------------------------------- rates
@@ -144,7 +146,7 @@ def test_training_starts_from_pretrained_weights(make_config, tmp_path):
     save_weights(tmp_path / "start.pth", network)
     networks = make_networks(make_config(pretrained_model=str(tmp_path / "start.pth")), CPU)
     assert networks.generator.sub_networks[1].head.bias.tolist() == [0.5] * 3
-    assert are_alike(networks.average.module, networks.generator)
+    assert are_alike(networks.average, networks.generator)
 
 
 def test_pretrained_weights_of_another_architecture_are_refused(make_config, tmp_path):
@@ -166,26 +168,74 @@ def test_optimizers_are_adam_with_a_rate_and_a_decay_of_their_own(make_config):
 
 
 def test_without_decay_the_average_is_the_network_itself(make_config):
-    config = make_config(ema_decay=0.0)
+    config = make_config()
     networks = make_networks(config, CPU)
     optimizers = make_optimizers(networks, config)
     for seed in range(3):
-        make_a_step(networks, optimizers, seed)
-        assert are_alike(networks.average.module, networks.generator)
+        make_a_step(networks, optimizers, seed, ema_decay=0.0)
+        assert are_alike(networks.average, networks.generator)
 
 
 def test_average_of_a_hand_case(make_config):
-    networks = make_networks(make_config(ema_decay=0.2), CPU)
+    config = make_config()
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
     bias = networks.generator.sub_networks[0].head.bias
-    averaged = networks.average.module.sub_networks[0].head.bias
+    averaged = networks.average.sub_networks[0].head.bias
     values = []
     for value in (1.0, 2.0, 3.0, 5.0):
+        for group in optimizers.generator.param_groups:
+            group["lr"] = 0.0  # a step that counts, and changes nothing
+        networks.generator(torch.rand(1, 3, 16, 16))[-1].sum().backward()
+        optimizers.generator.step()
         torch.nn.init.constant_(bias, value)
-        networks.average.update_parameters(networks.generator)
+        update_average(networks, optimizers.generator, 0.27)
         values.append(averaged[0].item())
-    second = 1 + (2 - 1) * (1 - 2 / 11)  # decays: (1 + 1) / (10 + 1), then 0.2, being less
-    third = second + (3 - second) * (1 - 0.2)
-    assert values == pytest.approx([1, second, third, third + (5 - third) * (1 - 0.2)])
+    first = 1 - 2 / 11  # from 0; decays: 2/11 and 3/12 after one and two steps, then 0.27
+    second = first + (2 - first) * (1 - 3 / 12)
+    third = second + (3 - second) * (1 - 0.27)
+    assert values == pytest.approx([first, second, third, third + (5 - third) * (1 - 0.27)])
+
+
+def test_the_average_of_a_level_that_joins_late_soon_forgets_its_untrained_weights(make_config):
+    config = make_config(init_lr=1e-2)
+    networks = make_networks(config, CPU)
+    optimizers = make_optimizers(networks, config)
+    generator, optimizer = networks.generator, optimizers.generator
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def train(step_count: int, active_count: int) -> None:
+        for _ in range(step_count):
+            optimizer.zero_grad()
+            (generator(image, active_count=active_count)[-1] - 0.9).square().mean().backward()
+            optimizer.step()
+            update_average(networks, optimizer, 0.999)
+
+    train(3, active_count=1)
+    for weight in optimizer.param_groups[0]["params"]:
+        optimizer.state[weight]["step"].fill_(20_000)  # as after a long first stage
+    starts = [copy.deepcopy(level.state_dict()) for level in generator.sub_networks]
+    average_starts = [copy.deepcopy(level.state_dict()) for level in networks.average.sub_networks]
+    train(40, active_count=2)
+
+    def distance(level, start) -> float:
+        squares = [(w - start[n]).square().sum() for n, w in level.named_parameters()]
+        return sum(squares).sqrt().item()
+
+    moved = [distance(*pair) for pair in zip(generator.sub_networks, starts, strict=True)]
+    average_moved = [
+        distance(*pair) for pair in zip(networks.average.sub_networks, average_starts, strict=True)
+    ]
+    assert average_moved[1] > 0.75 * moved[1] > 0
+    assert average_moved[0] < 0.1 * moved[0]
+
+
+def test_the_average_is_never_trained_itself(make_config):
+    config = make_config()
+    networks = make_networks(config, CPU)
+    assert type(networks.average) is ExposureCorrectionNet and not networks.average.training
+    make_a_step(networks, make_optimizers(networks, config), ema_decay=0.5)
+    assert all(not w.requires_grad and w.grad is None for w in networks.average.parameters())
 
 
 # -------------------------------------------------------------------- saving and restoring
@@ -204,16 +254,24 @@ def test_a_restored_run_goes_on_bit_for_bit(make_config, tmp_path):
     config = make_config(ema_decay=0.9, weight_decay=0.01)
     networks = make_networks(config, CPU)
     optimizers = make_optimizers(networks, config)
-    make_a_step(networks, optimizers)
-    progress = Progress(3, 4, {"reconstruction": 0.1 + 0.2}, 21.5, 2, 0.25)
+    make_a_step(networks, optimizers, ema_decay=0.9)
+    progress = Progress(
+        epoch=3,
+        photo_count=4,
+        photo_total=5,
+        loss_sums={"reconstruction": 0.1 + 0.2},
+        best_psnr=21.5,
+        active_count=2,
+        seconds=0.25,
+    )
     save_run(tmp_path / "last.pth", networks, optimizers, progress, config)
-    make_a_step(networks, optimizers, seed=1)
+    make_a_step(networks, optimizers, seed=1, ema_decay=0.9)
 
     others = make_networks(config, CPU)
     other_optimizers = make_optimizers(others, config)
-    make_a_step(others, other_optimizers, seed=5)
+    make_a_step(others, other_optimizers, seed=5, ema_decay=0.9)
     assert restore_run(tmp_path / "last.pth", others, other_optimizers, config) == progress
-    make_a_step(others, other_optimizers, seed=1)
+    make_a_step(others, other_optimizers, seed=1, ema_decay=0.9)
     for name, network in vars(networks).items():
         assert are_alike(network, getattr(others, name))
 

@@ -1,0 +1,145 @@
+"""Wrong exposures, made from photos that were rightly exposed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms import ColorJitter
+
+# The display encoding of a camera without a tone curve: no shoulder in the highlights.
+PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
+# Of the random cameras under which exposures are shifted. Real ones compress highlights much:
+# a small shoulder makes what clips at a longer exposure a light tone of the normal photo.
+GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 8.0)
+# The mean sRGB value that well-exposed photos scatter around.
+TYPICAL_BRIGHTNESS = 0.42
+
+
+def uniform(low: float, high: float, generator: Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def shift_exposure(
+    image: Tensor, ev: float, gamma: float = PLAIN_GAMMA, shoulder: float = PLAIN_SHOULDER
+) -> Tensor:
+    """Expose a photo by `ev` stops more, as a camera would have: in linear light.
+
+    The camera is taken to show the light s of the scene, 1 at the sensor's limit, as
+    y = (s * (1 + shoulder) / (s + shoulder)) ** (1 / gamma): the smaller the shoulder, the
+    more its tone curve compresses highlights. That is undone, the light multiplied by 2 ** ev
+    and clipped at 1, and the curve applied again.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        ev: stops; +1 doubles linear light.
+        gamma: of the display encoding, above 0.
+        shoulder: above 0; 1e6 is as good as none.
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    encoded = image.clamp(0, 1) ** gamma
+    light = encoded * shoulder / (1 + shoulder - encoded)
+    light = (light * 2.0**ev).clamp(max=1)
+    return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
+
+
+def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Give a photo another tone curve: random gamma, S-curve, black and white point.
+
+    Without it a network learns to read the traces of the synthetic shift (where the histogram
+    ends, say) in place of the scene, and fails on real photos.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        strength: 0 (none) to 1 (gamma from 0.7 to 1.42).
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    gamma = math.exp(strength * uniform(-0.35, 0.35, generator))
+    contrast = strength * uniform(-0.8, 0.8, generator)
+    black = strength * uniform(-0.04, 0.06, generator)
+    white = 1 - strength * uniform(-0.04, 0.1, generator)
+    image = image.clamp(0, 1) ** gamma
+    s_curve = image * image * (3 - 2 * image)
+    image = torch.lerp(image, s_curve, contrast)
+    return (black + (white - black) * image).clamp(0, 1)
+
+
+def draw_brightness(image: Tensor, strength: float) -> Tensor:
+    """Draw the mean brightness of a normal photo towards that of well-exposed photos.
+
+    How bright "normal" is differs from photographer to photographer, which no network can
+    guess; the less it differs, the surer a network gets. Black and white stay what they are.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+        strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); by a gamma from 0.8 to 1.4
+            at most, to leave night as night and snow as snow.
+
+    Returns:
+        (3, H, W), in [0, 1].
+    """
+    mean = min(max(image.mean().item(), 0.02), 0.98)
+    gamma = (math.log(TYPICAL_BRIGHTNESS) / math.log(mean)) ** strength
+    return image.clamp(0, 1) ** min(max(gamma, 0.8), 1.4)
+
+
+@dataclass(frozen=True)
+class ExposureSynthesis:
+    """Spoils the exposure of normal photos at random; see TrainConfig for the settings."""
+
+    color_jitter_brightness: float | tuple[float, float]
+    color_jitter_contrast: float | tuple[float, float]
+    color_jitter_saturation: float | tuple[float, float]
+    exposure_shift_ev: tuple[float, float] = (0.0, 0.0)
+    exposure_shift_share: float = 0.0
+    untouched_share: float = 0.0
+    retone_strength: float = 0.0
+    brightness_pull: float = 0.0
+
+    def __call__(self, normal: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Make a training pair.
+
+        Args:
+            normal: a photo (3, H, W) in [0, 1].
+
+        Returns:
+            abnormal: in steps of 1/255, as files have it.
+            normal: what the network is to make of that. With `brightness_pull`, not quite the
+                photo itself, unless it is left untouched.
+        """
+        if uniform(0, 1, generator) < self.untouched_share:
+            return normal, normal
+        if uniform(0, 1, generator) < self.exposure_shift_share:
+            abnormal = shift_exposure(
+                normal,
+                ev=uniform(*self.exposure_shift_ev, generator),
+                gamma=uniform(*GAMMA_RANGE, generator),
+                shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
+            )
+        else:
+            abnormal = self._jitter(normal, generator)
+        if self.retone_strength > 0:
+            abnormal = retone(abnormal, self.retone_strength, generator)
+        if self.brightness_pull > 0:
+            normal = draw_brightness(normal, self.brightness_pull)
+        return quantise(abnormal), normal
+
+    def _jitter(self, normal: Tensor, generator: Generator) -> Tensor:
+        jitter = ColorJitter(
+            brightness=self.color_jitter_brightness,
+            contrast=self.color_jitter_contrast,
+            saturation=self.color_jitter_saturation,
+        )
+        # ColorJitter draws from torch's global state, which must come out of this unchanged.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            return jitter(normal)
+
+
+def quantise(image: Tensor) -> Tensor:
+    """Round [0, 1] to the 256 values that a JPEG can hold."""
+    return (image.clamp(0, 1) * 255).round() / 255

@@ -1,0 +1,120 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+import train
+from checkpoint import load_checkpoint
+from distributed import average_gradients, gather, launch, rank, rank_count
+
+
+def records_of(run_dir) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def torchrun(config) -> subprocess.CompletedProcess:
+    """Train with two processes that find each other on this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*command, "--nproc_per_node", "2", "train.py", "--conf", str(config)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_one_process_is_alone():
+    assert (rank(), rank_count()) == (0, 1)
+
+
+def test_gathering_from_one_process_gives_its_value():
+    value = {"psnr": [1.0, 2.0]}
+    (gathered,) = gather(value)
+    assert gathered is value
+
+
+def test_gradients_of_one_process_stay_what_they_are():
+    network = torch.nn.Linear(3, 2)
+    network(torch.ones(1, 3)).sum().backward()
+    network.bias.grad = None  # a weight that does not learn now
+    before = network.weight.grad.clone()
+    average_gradients(network)
+    assert network.weight.grad.equal(before) and network.bias.grad is None
+
+
+def test_without_a_gpu_the_run_is_in_this_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    calls = []
+    assert launch(lambda *arguments: calls.append(arguments) or 7, "a", 1) == 7
+    assert calls == [(torch.device("cpu"), "a", 1)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
+def test_two_processes_train_as_one_does(train_settings, write_photos, write_json, tmp_path):
+    write_photos(tmp_path / "train", 6)
+    write_photos(tmp_path / "valid", 3)  # which two processes cannot share evenly
+    settings = train_settings | {"begin_use_level_epoch": [1, 2], "ema_decay": 0.9}
+    alone = settings | {"model_save_dir": str(tmp_path / "alone")}
+    assert train.main(["--conf", str(write_json("alone.json", alone))]) == 0
+
+    together = settings | {"model_save_dir": str(tmp_path / "together")}
+    result = torchrun(write_json("together.json", together))
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/2", "2/2"]
+    assert result.stdout.count("done: the best weights") == 1
+    names = [sorted(p.name for p in (tmp_path / d).iterdir()) for d in ("alone", "together")]
+    assert names[0] == names[1]
+
+    pairs = zip(records_of(tmp_path / "alone"), records_of(tmp_path / "together"), strict=True)
+    for one, two in pairs:
+        assert one["epoch"] == two["epoch"] and one["active_levels"] == two["active_levels"]
+        assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+        for name, score in one["valid"].items():
+            assert two["valid"][name]["psnr"] == pytest.approx(score["psnr"], abs=1e-3)
+            assert two["valid"][name]["ssim"] == pytest.approx(score["ssim"], abs=1e-4)
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
+def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
+    train_settings, write_json, tmp_path
+):
+    config = write_json("conf.json", train_settings | {"epochs": 10_000})
+    # The CPU plays two GPUs: processes that find none talk by gloo.
+    script = (
+        "import sys, torch, train; torch.cuda.device_count = lambda: 2; "
+        f"sys.exit(train.main(['--conf', {str(config)!r}]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "last.pth").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 143
+    assert "Traceback" not in error
+    assert error.count("; the same command goes on from there") == 1, error
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["photo_count"] > 0

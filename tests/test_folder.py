@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError
+from folder import find_inputs, plan_outputs
+
+ROOT, OUT = Path("in"), Path("out")
+
+
+@pytest.fixture(autouse=True)
+def no_torchrun(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """(names) -> the folder that holds empty files of these names."""
+
+    def make(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path / "in"
+
+    return make
+
+
+def planned(names: list[str], output_format: str | None = None) -> dict[str, str]:
+    outputs = plan_outputs([ROOT / name for name in names], ROOT, OUT, output_format)
+    return {
+        str(path.relative_to(ROOT)): str(output.relative_to(OUT))
+        for path, output in outputs.items()
+    }
+
+
+# ------------------------------------------------------------------------------- the plan
+
+
+@pytest.mark.parametrize(
+    ("names", "output_format", "expected"),
+    [
+        (["a.jpg", "b/a.JPEG", "b/c.png"], None, ["a.jpg", "b/a.JPEG", "b/c.png"]),
+        (["a.jpg", "a.png"], None, ["a.jpg", "a.png"]),
+        (["a.jpg", "a.png"], "png", ["a.jpg.png", "a.png"]),
+        (["a.jpg", "a.jpg.png", "a.png"], "png", ["a.jpg_.png", "a.jpg.png", "a.png"]),
+        (["a.bmp", "a.jpg"], "png", ["a.png", "a.jpg.png"]),
+        (["a.bmp", "b/a.jpg"], "png", ["a.png", "b/a.png"]),
+        (["a.jpeg", "a.jpg"], "jpeg", ["a.jpeg", "a.jpg"]),
+        (["a.nef", "a.tif"], None, ["a.nef.tif", "a.tif"]),
+        (["a.nef", "b.tiff"], None, ["a.tif", "b.tiff"]),
+        (["a.b.jpg"], "webp", ["a.b.webp"]),
+    ],
+)
+def test_results_keep_their_names_and_never_meet(names, output_format, expected):
+    plan = planned(names, output_format)
+    assert list(plan) == names  # in order
+    assert list(plan.values()) == expected
+    assert len(set(expected)) == len(names)
+
+
+# ----------------------------------------------------------------------------- the photos
+
+
+def test_a_folder_is_searched_with_its_subfolders(touch):
+    folder = touch("a.jpg", "b/c.png", "notes.txt", ".hidden/d.jpg")
+    outputs, failures = find_inputs(folder, OUT)
+    assert outputs == {folder / "a.jpg": OUT / "a.jpg", folder / "b/c.png": OUT / "b/c.png"}
+    assert failures == []
+
+
+def test_a_single_photo_goes_right_into_the_output_folder(touch):
+    photo = touch("deep/a.jpg") / "deep/a.jpg"
+    assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [])
+
+
+def test_results_of_an_earlier_run_are_no_photos(touch):
+    folder = touch("a.jpg", "out/a.jpg", "out/deep/b.jpg")
+    outputs, _ = find_inputs(folder, folder / "out")
+    assert outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "output_dir", "output_format"),
+    [
+        (["a.jpg"], "", "", None),
+        (["a.jpg"], "a.jpg", "", None),
+        (["a.jpg"], "a.jpg", "../in/.", "jpeg"),
+        (["a.jpg", "a.png"], "", "", "png"),
+        (["x/a.jpg", "x/x/a.jpg"], "x", "", None),  # x/x/a.jpg would become x/a.jpg
+    ],
+)
+def test_results_never_replace_photos(touch, names, source, output_dir, output_format):
+    folder = touch(*names)
+    with pytest.raises(ConfigError, match=r"result_output_dir is .* would be replaced; name an"):
+        find_inputs(folder / source, folder / output_dir, output_format)
+
+
+def test_the_output_folder_may_be_above_the_photos(touch):
+    folder = touch("x/a.jpg", "x/y/b.jpg")
+    outputs, _ = find_inputs(folder / "x", folder)
+    assert list(outputs.values()) == [folder / "a.jpg", folder / "y/b.jpg"]
+
+
+def test_photos_and_results_may_share_a_folder_where_no_two_names_meet(touch):
+    folder = touch("a.jpg", "b.bmp")
+    outputs, _ = find_inputs(folder, folder, "png")
+    assert list(outputs.values()) == [folder / "a.png", folder / "b.png"]
+
+
+def test_photos_whose_result_is_there_are_left_out_where_asked(touch, tmp_path):
+    folder = touch("a.jpg", "b.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").touch()
+    assert list(find_inputs(folder, tmp_path / "out")[0]) == [folder / "a.jpg", folder / "b.jpg"]
+    left, _ = find_inputs(folder, tmp_path / "out", skip_existing=True)
+    assert list(left) == [folder / "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("none", "no such file or folder"), ("", "no photo in it")]
+)
+def test_a_path_without_photos_is_refused_by_name(touch, source, words):
+    folder = touch("notes.txt")
+    with pytest.raises(ConfigError, match=f"img_pth is {folder / source}: {words}"):
+        find_inputs(folder / source, OUT)
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+@pytest.mark.parametrize("rank_count", [1, 2, 3, 5])
+def test_processes_share_a_folder_without_overlap(touch, monkeypatch, rank_count):
+    folder = touch("a.jpg", "a.png", "b.jpg", "c.jpg")
+    whole, _ = find_inputs(folder, OUT, "png")
+    monkeypatch.setenv("WORLD_SIZE", str(rank_count))
+    shares = []
+    for rank in range(rank_count):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(find_inputs(folder, OUT, "png")[0])
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert sum(map(len, shares)) == len(whole) == 4
+    assert {path: output for share in shares for path, output in share.items()} == whole
+
+
+def test_shares_do_not_depend_on_what_other_processes_have_finished(touch, monkeypatch, tmp_path):
+    folder = touch("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").touch()  # of the first process
+    left, _ = find_inputs(folder, tmp_path / "out", skip_existing=True)
+    assert list(left) == [folder / "b.jpg", folder / "d.jpg"]

@@ -1,0 +1,80 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+from checkpoint import load_checkpoint
+from interruption import SIGNALS, Interrupted, StopSignal
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_a_request_and_the_second_ends_the_program(number, capsys):
+    stop = StopSignal()
+    assert stop.number == 0
+    os.kill(os.getpid(), number)
+    assert stop.number == number
+    assert "stopping after this step; again to stop at once" in capsys.readouterr().err
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_ctrl_c_a_scheduler_and_a_closing_terminal_are_heard():
+    assert SIGNALS == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(2, 130), (15, 143), (1, 129)])
+def test_exit_codes_are_those_of_shells(number, exit_code):
+    interruption = Interrupted(number, "stopped")
+    assert (interruption.exit_code, str(interruption)) == (exit_code, "stopped")
+
+
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session, whatever their group."""
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            if os.getsid(pid) == session:
+                found.append(pid)
+        except ProcessLookupError:
+            pass
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_leaves_a_checkpoint_and_no_process(
+    train_settings, write_json, tmp_path, number
+):
+    settings = train_settings | {"epochs": 10_000, "num_workers": 1}
+    command = [sys.executable, "train.py", "--conf", str(write_json("conf.json", settings))]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        out, error = process.communicate(timeout=30)
+        left = processes_of(process.pid)
+    finally:
+        for pid in processes_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 128 + number
+    # by itself, or because a worker that was just being started died of the signal, too
+    assert re.search(r"stopped( in epoch \d+ after \d photos)?; the same command goes on", error)
+    assert "Traceback" not in error
+    assert "epoch 1/10000" in out
+    assert left == []
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["epoch"] >= 1

@@ -1,0 +1,100 @@
+import dataclasses
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from config import PredictConfig, TrainConfig
+from photo_formats import OUTPUT_FORMATS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ABSENT = "\N{EN DASH}"  # in the place of conf.json's value
+
+
+def tables() -> list[dict[str, str]]:
+    """Every table of keys: what its second column says, by key."""
+    found: list[dict[str, str]] = []
+    for line in README.splitlines():
+        if re.match(r"\|\s*key\s*\|", line):
+            found.append({})
+        row = re.match(r"\|\s*`(\w+)`\s*\|([^|]*)\|.*\S.*\|$", line)
+        if row and found:
+            key, values = row.groups()
+            assert key not in found[-1], f"{key} stands there twice"
+            found[-1][key] = values.strip()
+    return found
+
+
+def read(cell: str) -> object:
+    """The JSON value that stands between backticks."""
+    return json.loads(re.fullmatch(r"`([^`]+)`", cell).group(1))
+
+
+def defaults_of(config_class) -> dict[str, object]:
+    """Default of each optional key, as JSON has it."""
+    return {
+        field.name: json.loads(json.dumps(field.default))
+        for field in dataclasses.fields(config_class)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+def shipped(name: str) -> dict[str, object]:
+    return json.loads((ROOT / name).read_text())
+
+
+def required_of(config_class) -> set[str]:
+    return {field.name for field in dataclasses.fields(config_class)} - set(
+        defaults_of(config_class)
+    )
+
+
+def all_cells() -> list:
+    """(what the table says, what is so), each named by table and key."""
+    predict, required, optional = tables()
+    cells = []
+    values = defaults_of(PredictConfig) | shipped("predict_conf.json")
+    cells += [("predict_conf.json", key, cell, values.get(key)) for key, cell in predict.items()]
+    values = shipped("conf.json")
+    cells += [("conf.json", key, cell, values.get(key)) for key, cell in required.items()]
+    defaults = defaults_of(TrainConfig)
+    for key, cell in optional.items():
+        there, left_out = (part.strip() for part in cell.split(" / "))
+        cells += [
+            ("conf.json", key, there, values.get(key, ABSENT)),
+            ("left_out", key, left_out, defaults.get(key)),
+        ]
+    return [pytest.param(cell, value, id=f"{name}-{key}") for name, key, cell, value in cells]
+
+
+def test_there_is_a_table_for_prediction_and_two_for_training():
+    assert len(tables()) == 3
+
+
+@pytest.mark.parametrize(
+    ("index", "keys"),
+    [
+        (0, required_of(PredictConfig) | set(defaults_of(PredictConfig))),
+        (1, required_of(TrainConfig)),
+        (2, set(defaults_of(TrainConfig))),
+    ],
+)
+def test_every_key_is_explained_and_none_that_does_not_exist(index, keys):
+    assert set(tables()[index]) == keys
+
+
+@pytest.mark.parametrize(("cell", "value"), all_cells())
+def test_defaults_are_those_of_the_files_and_of_the_code(cell, value):
+    assert (ABSENT if cell == ABSENT else read(cell)) == value
+
+
+def test_keys_that_the_shipped_file_leaves_out_are_told_to_be_optional():
+    keys = list(tables()[0])
+    optional = keys[keys.index("show_result") + 1 :]
+    assert set(optional) == set(defaults_of(PredictConfig)) - set(shipped("predict_conf.json"))
+
+
+def test_every_output_format_is_named():
+    (row,) = re.findall(r"^\| `output_format` .*$", README, re.MULTILINE)
+    assert re.findall(r'"(\w+)"', row) == list(OUTPUT_FORMATS)
