@@ -541,7 +541,7 @@ def test_a_run_interrupted_in_an_epoch_is_refused_with_other_photos(
     write_photos(tmp_path / "train", 6)
     assert run() == 2
     error = capsys.readouterr().err
-    assert "train_data_dir: 6 photos, but 5 when the run was interrupted" in error
+    assert "train_data_dir: 6 photos an epoch, but 5 when the run was interrupted" in error
     assert str(tmp_path / "train") in error and "Traceback" not in error
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
     (tmp_path / "train" / "photo_5.png").unlink()
