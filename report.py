@@ -35,6 +35,19 @@ class RunLog:
         save_curve(self.path.with_name("curve.png"), self.records)
 
 
+def describe_epoch(record: dict[str, Any], epochs: int) -> str:
+    """One line for the terminal."""
+    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in record["losses"].items())
+    by_ev = "  ".join(
+        f"{name}: {score['psnr']:.2f} dB {score['ssim']:.3f}"
+        for name, score in record["valid"].items()
+    )
+    return (
+        f"epoch {record['epoch']}/{epochs}  levels {record['active_levels']}  "
+        f"{record['seconds']:.0f} s  {losses}  |  PSNR, SSIM by EV  {by_ev}"
+    )
+
+
 def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
     """Draw losses (log scale) and validation PSNR by exposure over the epochs as a PNG."""
     epochs = [record["epoch"] for record in records]

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,9 @@ from distributed import average_gradients, gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import count_active_levels, make_train_loader, make_valid_loader
 from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
-from model import gaussian_pyramid, pad_to_multiple
 from photo import PhotoError
-from report import RunLog, save_comparison
+from pyramid import gaussian_pyramid, pad_to_multiple
+from report import RunLog, describe_epoch, save_comparison
 from run_state import (
     Networks,
     Optimizers,
@@ -286,19 +285,6 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
 def spoilt_psnr(scores: dict[str, dict[str, float]]) -> float:
     """Mean PSNR in dB over the wrong exposures; at 0 EV, doing nothing is best."""
     return mean(score["psnr"] for name, score in scores.items() if name not in ("0", "all"))
-
-
-def describe_epoch(record: dict[str, Any], epochs: int) -> str:
-    """One line for the terminal."""
-    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in record["losses"].items())
-    by_ev = "  ".join(
-        f"{name}: {score['psnr']:.2f} dB {score['ssim']:.3f}"
-        for name, score in record["valid"].items()
-    )
-    return (
-        f"epoch {record['epoch']}/{epochs}  levels {record['active_levels']}  "
-        f"{record['seconds']:.0f} s  {losses}  |  PSNR, SSIM by EV  {by_ev}"
-    )
 
 
 def run(device: torch.device, config: TrainConfig) -> int:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from model import gaussian_pyramid, laplacian_pyramid, pad_to_multiple
 from photo import load_photo
 from predict import correct, fit_into, load_model
+from pyramid import gaussian_pyramid, laplacian_pyramid, pad_to_multiple
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ("room_minus3ev", "pripyat_under", "nuthatch_over", "charminar_over", "sunset_backlit")

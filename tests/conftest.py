@@ -21,6 +21,11 @@ from model import ExposureCorrectionNet
 ROOT = Path(__file__).parent.parent
 
 
+def make_batch(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random numbers in [0, 1], the same ones every time."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture(autouse=True)
 def clean_process(monkeypatch):
     """Undo what main() sets in a process that ends after it, but here goes on."""

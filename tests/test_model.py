@@ -1,7 +1,6 @@
-import cv2
-import numpy as np
 import pytest
 import torch
+from conftest import make_batch
 from torch import nn
 
 from model import (
@@ -12,10 +11,8 @@ from model import (
     collapse_pyramid,
     gaussian_pyramid,
     laplacian_pyramid,
-    pad_to_multiple,
-    pyramid_down,
-    pyramid_up,
 )
+from pyramid import pyramid_down, pyramid_up
 
 SIZES = [(1, 1), (1, 200), (200, 1), (2, 3), (17, 31), (64, 64), (101, 67)]
 DEFAULT = {"layer_counts": [4, 3, 3, 3], "first_channels": [24, 24, 24, 16]}
@@ -26,10 +23,6 @@ VARIANTS = [
     {"has_group_norm": [True, True]},
     {"has_gain": True, "has_group_norm": [True, False]},
 ]
-
-
-def make_batch(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_trained(**settings) -> ExposureCorrectionNet:
@@ -44,85 +37,6 @@ def make_trained(**settings) -> ExposureCorrectionNet:
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def to_cv2(image: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
-
-
-def from_cv2(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
-
-
-# ------------------------------------------------------------------------------- pyramids
-
-
-@pytest.mark.parametrize("size", [(4, 4), (6, 10), (64, 48), (128, 32)])
-def test_pyramid_down_equals_opencv_on_signed_floats(size):
-    image = make_batch(1, 3, *size) * 4 - 2
-    expected = from_cv2(cv2.pyrDown(to_cv2(image)))
-    torch.testing.assert_close(pyramid_down(image), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(2, 2), (2, 5), (7, 3), (33, 16)])
-def test_pyramid_up_equals_opencv_on_signed_floats(size):
-    image = make_batch(1, 3, *size) * 4 - 2
-    expected = from_cv2(cv2.pyrUp(to_cv2(image)))
-    torch.testing.assert_close(pyramid_up(image), expected, rtol=0, atol=1e-6)
-
-
-def test_laplacian_pyramid_equals_opencv_and_keeps_negative_values():
-    image = make_batch(1, 3, 32, 48)
-    rest, expected = to_cv2(image), []
-    for _ in range(3):
-        smaller = cv2.pyrDown(rest)
-        expected.insert(0, rest - cv2.pyrUp(smaller))
-        rest = smaller
-    expected.insert(0, rest)
-    levels = laplacian_pyramid(image, 4)
-    assert [tuple(level.shape[2:]) for level in levels] == [(4, 6), (8, 12), (16, 24), (32, 48)]
-    for level, ours in zip(expected, levels, strict=True):
-        torch.testing.assert_close(ours, from_cv2(level), rtol=0, atol=1e-6)
-    assert all(level.min() < -0.03 for level in levels[1:])
-
-
-def test_gaussian_pyramid_runs_coarsest_first_and_ends_with_the_photo():
-    image = make_batch(2, 3, 16, 32)
-    levels = gaussian_pyramid(image, 3)
-    assert [tuple(level.shape) for level in levels] == [(2, 3, 4, 8), (2, 3, 8, 16), (2, 3, 16, 32)]
-    assert levels[-1] is image
-    torch.testing.assert_close(levels[0], pyramid_down(pyramid_down(image)))
-
-
-@pytest.mark.parametrize("level_count", [1, 2, 4])
-def test_collapsing_a_laplacian_pyramid_gives_the_photo_back(level_count):
-    image = make_batch(2, 3, 48, 32)
-    levels = laplacian_pyramid(image, level_count)
-    torch.testing.assert_close(collapse_pyramid(levels), image, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(10, 8), (8, 10), (9, 8), (4, 8)])
-def test_pyramids_refuse_sides_that_do_not_divide(size):
-    with pytest.raises(ValueError, match=rf"image is {size[0]}x{size[1]}.*multiples of 4"):
-        laplacian_pyramid(make_batch(1, 3, *size), 3)
-
-
-def test_pyramids_refuse_less_than_one_level():
-    with pytest.raises(ValueError, match="level_count is 0"):
-        gaussian_pyramid(make_batch(1, 3, 8, 8), 0)
-
-
-def test_untrained_upsampling_equals_pyramid_up():
-    image = make_batch(2, 3, 7, 9) * 2 - 1
-    with torch.no_grad():
-        torch.testing.assert_close(LearnedUpsampling()(image), pyramid_up(image), rtol=0, atol=1e-6)
-
-
-def test_padding_reflects_and_repeats_the_edge_where_the_photo_is_too_thin():
-    image = torch.arange(6.0).reshape(1, 1, 3, 2)
-    padded = pad_to_multiple(image, 4)
-    assert padded[0, 0].tolist() == [[0, 1, 1, 1], [2, 3, 3, 3], [4, 5, 5, 5], [2, 3, 3, 3]]
-    assert pad_to_multiple(padded, 4).equal(padded)
 
 
 # --------------------------------------------------------------------- untrained networks
@@ -162,6 +76,12 @@ def test_untrained_network_gives_the_gaussian_pyramid_coarsest_first():
 
 
 # ------------------------------------------------------------------------------- the size
+
+
+def test_untrained_upsampling_equals_pyramid_up():
+    image = make_batch(2, 3, 7, 9) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(LearnedUpsampling()(image), pyramid_up(image), rtol=0, atol=1e-6)
 
 
 def test_default_network_has_the_seven_million_parameters_of_the_paper():
