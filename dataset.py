@@ -4,8 +4,10 @@ Every random choice derives from (seed, epoch, index of the photo), so that the 
 come out whatever the number of workers, and wherever a run was interrupted.
 """
 
+import filecmp
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,6 +46,18 @@ def find_photos(folder: str | Path, name: str) -> list[Path]:
     if not paths:
         raise FileNotFoundError(f"{name}: no photo in {folder}; put JPEG or PNG files there")
     return paths
+
+
+def find_shared(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """List those of `paths` whose file is, byte by byte, also among `others`."""
+    others_of_size = defaultdict(list)
+    for other in filter(Path.exists, others):
+        others_of_size[other.stat().st_size].append(other)
+    return [
+        path
+        for path in filter(Path.exists, paths)
+        if any(filecmp.cmp(path, o, shallow=False) for o in others_of_size[path.stat().st_size])
+    ]
 
 
 def keep_readable(paths: Sequence[Path]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 
 import cv2
 import torch
@@ -14,6 +15,7 @@ from dataset import (
     TrainDataset,
     ValidationDataset,
     find_photos,
+    find_shared,
     keep_readable,
 )
 from distributed import rank, rank_count
@@ -67,6 +69,22 @@ def make_train_loader(config: TrainConfig, active_count: int, device: torch.devi
         persistent_workers=config.num_workers > 0,
         pin_memory=device.type == "cuda",
     )
+
+
+def warn_of_shared_photos(config: TrainConfig) -> None:
+    """Warn where photos are both trained and validated on, which makes scores too good.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty.
+    """
+    valid_paths = find_photos(config.valid_data_dir, "valid_data_dir")
+    shared = find_shared(valid_paths, find_photos(config.train_data_dir, "train_data_dir"))
+    if shared:
+        warnings.warn(
+            f"valid_data_dir: {len(shared)} of {len(valid_paths)} photos, such as {shared[0]}, "
+            f"are in {config.train_data_dir} too; their scores say nothing of other photos",
+            stacklevel=2,
+        )
 
 
 def make_valid_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from checkpoint import CheckpointError
 from utils import atomic_write
 
 
@@ -20,12 +21,18 @@ class RunLog:
     Args:
         run_dir: where both are.
         epoch: the epoch to go on with; what the file holds of it and later ones is dropped.
+
+    Raises:
+        CheckpointError: the file holds something else.
     """
 
     def __init__(self, run_dir: str | Path, epoch: int):
         self.path = Path(run_dir) / "log.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.records = [record for record in map(json.loads, lines) if record["epoch"] < epoch]
+        try:
+            self.records = [record for record in map(json.loads, lines) if record["epoch"] < epoch]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path} is damaged; move it away to go on") from error
 
     def add(self, record: dict[str, Any]) -> None:
         """Append an epoch: its number, active_levels, losses, valid (scores by exposure) ...."""

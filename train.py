@@ -23,7 +23,12 @@ from config import ConfigError, TrainConfig, load_config
 from dataset import VALIDATION_EVS
 from distributed import average_gradients, gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
-from loader import count_active_levels, make_train_loader, make_valid_loader
+from loader import (
+    count_active_levels,
+    make_train_loader,
+    make_valid_loader,
+    warn_of_shared_photos,
+)
 from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
 from photo import PhotoError
 from pyramid import gaussian_pyramid, pad_to_multiple
@@ -247,6 +252,8 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)
+    if rank() == 0:
+        warn_of_shared_photos(config)
     log = RunLog(run_dir, progress.epoch)
     active_count = 0
     for epoch in range(progress.epoch, config.epochs + 1):

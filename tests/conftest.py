@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import zlib
 from pathlib import Path
 
 import cv2
@@ -65,13 +66,14 @@ def make_photo():
 
 @pytest.fixture
 def write_photos(make_photo):
-    """(folder, how many, height, width) -> paths of as many different PNGs."""
+    """(folder, how many, height, width) -> paths of as many PNGs, other ones in each folder."""
 
     def write(folder: Path, count: int, height: int = 64, width: int = 64) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"photo_{index}.png" for index in range(count)]
+        first_seed = zlib.crc32(folder.name.encode())
         for index, path in enumerate(paths):
-            cv2.imwrite(str(path), make_photo(height, width, seed=index))
+            cv2.imwrite(str(path), make_photo(height, width, seed=first_seed + index))
         return paths
 
     return write

@@ -14,6 +14,7 @@ from dataset import (
     ValidationDataset,
     crop_and_resize,
     find_photos,
+    find_shared,
     keep_readable,
     largest_box,
     make_generator,
@@ -56,6 +57,19 @@ def test_generators_of_different_positions_differ():
 
 
 # ----------------------------------------------------------------------------- the photos
+
+
+def test_photos_in_two_folders_are_found_by_their_bytes(tmp_path, write_photos):
+    paths = write_photos(tmp_path / "train", 4)
+    others = write_photos(tmp_path / "valid", 2, height=50)
+    assert find_shared(others, paths) == []
+    copy = tmp_path / "valid" / "renamed.png"
+    copy.write_bytes(paths[2].read_bytes())
+    same_size = tmp_path / "valid" / "same_size.png"
+    same_size.write_bytes(bytes(len(paths[2].read_bytes())))
+    broken_link = tmp_path / "valid" / "link.png"
+    broken_link.symlink_to(tmp_path / "nowhere.png")
+    assert find_shared([*others, copy, same_size, broken_link], [*paths, broken_link]) == [copy]
 
 
 @pytest.mark.parametrize("name", ["train_data_dir", "valid_data_dir"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from checkpoint import CheckpointError
 from report import RunLog, save_comparison, save_curve
 
 
@@ -48,6 +49,13 @@ def test_a_log_that_is_only_opened_stays_as_it_is(tmp_path):
     RunLog(tmp_path, 1).add(make_record(1))
     RunLog(tmp_path, 1)
     assert epochs_of(tmp_path / "log.jsonl") == [1]
+
+
+@pytest.mark.parametrize("line", ["{", '{"epochs": 1}', "3", '"epoch"'])
+def test_a_damaged_log_is_named(tmp_path, line):
+    (tmp_path / "log.jsonl").write_text(line + "\n")
+    with pytest.raises(CheckpointError, match=r"log\.jsonl is damaged; move it away"):
+        RunLog(tmp_path, 1)
 
 
 def test_curve_is_drawn_from_the_first_epoch_on(tmp_path):

@@ -654,6 +654,13 @@ def test_a_broken_photo_among_good_ones_does_not_stop_a_run(run, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
+def test_photos_both_trained_and_validated_on_are_warned_of(run, tmp_path):
+    shared = next((tmp_path / "train").iterdir())
+    (tmp_path / "valid" / "too.png").write_bytes(shared.read_bytes())
+    with pytest.warns(UserWarning, match=r"valid_data_dir: 1 of 2 photos, such as .*too\.png"):
+        assert run(epochs=1) == 0
+
+
 def test_unreadable_validation_photos_do_not_count(run, tmp_path):
     assert run("whole", epochs=1) == 0
     (tmp_path / "valid" / "a_broken.jpg").write_bytes(b"no photo")
