@@ -12,9 +12,11 @@ from checkpoint import CheckpointError, load_checkpoint, load_weights, save_chec
 from config import ConfigError, TrainConfig
 from distributed import rank, rank_count
 from model import Discriminator, ExposureCorrectionNet
+from utils import keep_copy
 
 # Where and how often a run computes and saves may change when it goes on; what it computes not.
 FREE_KEYS = {"CUDA_VISIBLE_DEVICES", "num_workers", "checkpoint_minutes", "model_save_dir"}
+PREVIOUS = "previous.pth"
 
 
 @dataclass
@@ -164,7 +166,10 @@ def save_run(
     progress: Progress,
     config: TrainConfig,
 ) -> None:
-    """Write a checkpoint that `restore_run` goes on from; of several processes, one does."""
+    """Write a checkpoint that `restore_run` goes on from; of several processes, one does.
+
+    The one before is kept beside it.
+    """
     if rank() > 0:
         return
     state = {
@@ -173,6 +178,7 @@ def save_run(
         "networks": {name: network.state_dict() for name, network in vars(networks).items()},
         "optimizers": {name: opt.state_dict() for name, opt in vars(optimizers).items()},
     }
+    keep_copy(path, path.with_name(PREVIOUS))
     save_checkpoint(path, state)
 
 
@@ -186,11 +192,16 @@ def restore_run(
     """
     if not path.exists():
         return Progress()
-    state = load_checkpoint(path)
+    previous = path.with_name(PREVIOUS)
+    fix = f"move it away, or put {previous} in its place" if previous.exists() else "move it away"
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {fix}") from error
     try:
         ours, theirs = config.to_dict(), TrainConfig(**state["config"]).to_dict()
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of this program; move it away") from error
+        raise CheckpointError(f"{path} is no checkpoint of this program; {fix}") from error
     different = [
         f"{key} is {ours[key]} here and {theirs[key]} there"
         for key in ours
@@ -208,4 +219,4 @@ def restore_run(
             optimizer.load_state_dict(state["optimizers"][name])
         return Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} lacks a part of a run; move it away") from error
+        raise CheckpointError(f"{path} lacks a part of a run; {fix}") from error

@@ -44,7 +44,7 @@ from run_state import (
     set_rates,
     update_average,
 )
-from utils import psnr, ssim
+from utils import psnr, remove_temporaries, ssim
 
 BEST, LAST = "best.pth", "last.pth"  # weights to predict with; checkpoint to go on from
 METRICS = ("psnr", "ssim")
@@ -249,6 +249,8 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         raise ConfigError([f"{message} evenly: make it a multiple"])
     run_dir = Path(config.model_save_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        remove_temporaries(run_dir)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def keep_copy(path: str | Path, copy: str | Path) -> None:
+    """Keep a file's present content under another name beside it, if there is such a file."""
+    if Path(path).exists():
+        with atomic_write(copy) as temporary:
+            try:
+                os.link(path, temporary)  # no bytes are written; `path` is later replaced
+            except OSError:  # some disks know no links
+                shutil.copyfile(path, temporary)
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Remove what `atomic_write` left in a folder when its program was killed."""
+    for temporary in Path(folder).glob(".????????.tmp*"):
         temporary.unlink(missing_ok=True)
 
 

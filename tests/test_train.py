@@ -1,10 +1,12 @@
 import json
 import math
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from synthesis import quantise, shift_exposure
 from utils import psnr, ssim
 
 CPU = torch.device("cpu")
-RUN_FILES = ["best.pth", "comparison.png", "curve.png", "last.pth", "log.jsonl"]
+RUN_FILES = ["best.pth", "comparison.png", "curve.png", "last.pth", "log.jsonl", "previous.pth"]
 
 
 @pytest.fixture
@@ -494,6 +496,52 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(run, tmp_path, after_step
             run("broken", **HARD, checkpoint_minutes=1e-9)
     assert run("broken", **HARD) == 0
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_weights_of_the_unbroken_one(
+    run, train_settings, write_json, tmp_path
+):
+    assert run("unbroken", **HARD) == 0
+    # Checkpoints after every step: most of the time goes into them, and most kills hit one.
+    changes = HARD | {"model_save_dir": str(tmp_path / "broken"), "checkpoint_minutes": 1e-9}
+    config = write_json("broken.json", train_settings | changes)
+    command = [sys.executable, "train.py", "--conf", str(config)]
+    last, moments = tmp_path / "broken" / "last.pth", random.Random(0)
+    for _ in range(5):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    (tmp_path / "broken" / ".01234567.tmp.pth").touch()  # as a kill in the midst of writing does
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
+    assert sorted(path.name for path in last.parent.iterdir()) == RUN_FILES
+
+
+@pytest.mark.parametrize("name", ["last.pth", "log.jsonl"])
+def test_a_damaged_file_of_a_run_is_refused_with_the_fix(run, tmp_path, capsys, name):
+    assert run(epochs=2) == 0
+    (tmp_path / "run" / name).write_bytes(b"damaged")
+    assert run(epochs=2) == 2
+    error = capsys.readouterr().err
+    assert f"{name}" in error and "move it away" in error and "Traceback" not in error
+    assert (tmp_path / "run" / name).read_bytes() == b"damaged"
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_the_last(run, tmp_path):
+    assert run("unbroken", **HARD) == 0
+    assert run("broken", **HARD) == 0
+    run_dir = tmp_path / "broken"
+    (run_dir / "previous.pth").replace(run_dir / "last.pth")
+    assert load_checkpoint(run_dir / "last.pth")["progress"]["epoch"] == HARD["epochs"]
+    assert run("broken", **HARD) == 0
+    assert_runs_are_equal(tmp_path / "unbroken", run_dir)
 
 
 def test_the_log_has_each_epoch_once_after_a_crash_between_log_and_checkpoint(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from utils import atomic_write, psnr, ssim
+from utils import atomic_write, keep_copy, psnr, remove_temporaries, ssim
 
 
 def random_pair(height, width, seed=0):
@@ -81,6 +81,31 @@ def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are a matter of POSIX")
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_kept_copy_stays_when_the_file_is_replaced(tmp_path, monkeypatch, has_links):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    path, copy = tmp_path / "last.pth", tmp_path / "previous.pth"
+    keep_copy(path, copy)
+    assert not copy.exists()
+    for content in ("1", "2", "3"):
+        keep_copy(path, copy)
+        with atomic_write(path) as temporary:
+            temporary.write_text(content)
+    assert (path.read_text(), copy.read_text()) == ("3", "2")
+    assert sorted(os.listdir(tmp_path)) == ["last.pth", "previous.pth"]
+
+
+def test_temporaries_of_a_killed_program_are_removed_and_nothing_else(tmp_path):
+    for name in (".0a1b2c3d.tmp.pth", ".0a1b2c3d.tmp", "photo.tmp.pth", ".hidden", "last.pth"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "last.pth", "photo.tmp.pth"]
+
+
 def test_atomic_write_gives_the_usual_permissions(tmp_path):
     (tmp_path / "usual").touch()
     with atomic_write(tmp_path / "atomic") as temporary:
