@@ -137,6 +137,8 @@ class TrainConfig(Config):
     retone_strength: float = optional(number(0, 1), 0.0)
     # how far the mean brightness of the normal photos is drawn to a typical one, 0 (not) .. 1
     brightness_pull: float = optional(number(0, 1), 0.0)
+    # weight of the agreement loss between two spoilt versions of every photo; 0: one version
+    agreement_weight: float = optional(number(0, 100), 0.0)
     # decay per step of the running average of the weights that is validated and saved; 0: off
     ema_decay: float = optional(number(0, 1, below=True), 0.0)
     # group normalisation in every sub-network, coarsest level first; None: nowhere

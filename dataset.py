@@ -146,7 +146,10 @@ class TrainDataset(PhotoFolder):
         return len(self.paths)
 
     def __getitem__(self, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return (abnormal, normal) of (epoch, index), each (3, h, w) in [0, 1]."""
+        """Return (abnormal, normal) of (epoch, index), in [0, 1].
+
+        abnormal: (versions of the photo, 3, h, w); normal: (3, h, w).
+        """
         epoch, index = position
         generator = make_generator(self.seed, epoch, index)
         scale = uniform(*self.crop_scale, generator)

@@ -48,6 +48,24 @@ def pyramid_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
     return loss
 
 
+def agreement_loss(outputs: Sequence[Tensor], version_count: int) -> Tensor:
+    """Mean absolute difference, at the coarsest level, of a photo's first correction to its others.
+
+    Corrected versions of one photo should look alike however they were spoilt; what is left of
+    their difference is the network reading traces of the damage (not in the paper).
+
+    Args:
+        outputs: corrected photos, coarsest first, each (N * version_count, 3, H_l, W_l), the
+            versions of a photo one after the other.
+        version_count: 2 or more.
+
+    Returns:
+        A scalar, on the 0..1 scale of the photos.
+    """
+    first, *others = outputs[0].unflatten(0, (-1, version_count)).unbind(1)
+    return sum(F.l1_loss(other, first) for other in others) / len(others)
+
+
 def adversarial_loss(logits: Tensor, level_count: int) -> Tensor:
     """The generator's part: -n * log S(D(y_1)) / 255, S the logistic function.
 

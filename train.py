@@ -29,7 +29,13 @@ from loader import (
     make_valid_loader,
     warn_of_shared_photos,
 )
-from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
+from loss import (
+    adversarial_loss,
+    agreement_loss,
+    discriminator_loss,
+    pyramid_loss,
+    reconstruction_loss,
+)
 from photo import PhotoError
 from pyramid import gaussian_pyramid, pad_to_multiple
 from report import RunLog, describe_epoch, save_comparison
@@ -59,7 +65,7 @@ def has_fast_half_precision(device: torch.device) -> bool:
     """True where bfloat16 convolutions are faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def train_step(
@@ -71,12 +77,19 @@ def train_step(
     is_adversarial: bool,
     is_mixed_precision: bool,
     ema_decay: float,
+    agreement_weight: float,
 ) -> dict[str, float]:
-    """One step of the generator, then one of the discriminator; returns the losses by name."""
+    """One step of the generator, then one of the discriminator; returns the losses by name.
+
+    `abnormal` is (N, versions, 3, h, w), `normal` (N, 3, h, w); see TrainConfig for the settings.
+    """
     generator, discriminator = networks.generator, networks.discriminator
     half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
     pyramid_count = min(active_count + 1, generator.level_count)
     multiple = generator.stride(pyramid_count, active_count)
+    version_count = abnormal.shape[1]
+    abnormal = abnormal.flatten(0, 1)
+    normal = normal.repeat_interleave(version_count, dim=0)
     abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
 
     with half_precision:
@@ -86,6 +99,8 @@ def train_step(
         "reconstruction": reconstruction_loss(outputs, targets),
         "pyramid": pyramid_loss(outputs, targets),
     }
+    if version_count > 1:
+        losses["agreement"] = agreement_weight * agreement_loss(outputs, version_count)
     if is_adversarial:
         # Frozen weights, yet the gradient runs through them to the generator.
         discriminator.requires_grad_(False)
@@ -210,6 +225,7 @@ def train_one_epoch(
                     is_adversarial=is_adversarial,
                     is_mixed_precision=is_mixed_precision,
                     ema_decay=config.ema_decay,
+                    agreement_weight=config.agreement_weight,
                 )
             except NonFiniteLossError as error:
                 place = f"in epoch {progress.epoch} after {progress.photo_count} photos"

@@ -115,7 +115,7 @@ def test_photos_of_any_size_give_crops_of_the_size_asked_for(tmp_path, write_pho
     paths = write_photos(tmp_path / "odd", 1, *size)
     train_set = TrainDataset(paths, (24, 16), EVERYTHING, crop_scale=(0.3, 1.0))
     for epoch in range(5):
-        assert [image.shape for image in train_set[epoch, 0]] == [(3, 24, 16)] * 2
+        assert [image.shape for image in train_set[epoch, 0]] == [(1, 3, 24, 16), (3, 24, 16)]
     assert ValidationDataset(paths, (24, 16))[0][0].shape == (3, 24, 16)
 
 
@@ -128,7 +128,7 @@ def test_a_sample_is_a_crop_of_the_photo_or_its_mirror_image(tmp_path, write_pho
     seen = set()
     for epoch in range(60):
         abnormal, normal = train_set[epoch, 0]
-        assert abnormal.equal(normal)
+        assert abnormal.equal(normal[None])
         matches = [
             (left, is_flipped)
             for left, crop in enumerate(crops)

@@ -3,8 +3,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import make_batch
 
-from loss import adversarial_loss, discriminator_loss, pyramid_loss, reconstruction_loss
+from loss import (
+    adversarial_loss,
+    agreement_loss,
+    discriminator_loss,
+    pyramid_loss,
+    reconstruction_loss,
+)
 from model import gaussian_pyramid
 
 HEIGHT, WIDTH = 16, 24
@@ -121,3 +128,21 @@ def test_losses_pull_the_right_way():
     real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
     discriminator_loss(real, fake).backward()
     assert (real.grad < 0).all() and (fake.grad > 0).all()
+
+
+def test_agreement_loss_of_two_versions_by_hand():
+    coarsest = torch.zeros(4, 3, 2, 2)  # two photos, two versions each
+    coarsest[1] = 0.5  # the first photo's versions differ by a half, the second's not at all
+    loss = agreement_loss([coarsest, torch.rand(4, 3, 4, 4)], version_count=2)
+    assert loss.item() == pytest.approx(0.25)
+
+
+def test_agreement_loss_compares_every_further_version_with_the_first():
+    coarsest = torch.tensor([0.0, 0.2, 0.4]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    assert agreement_loss([coarsest], version_count=3).item() == pytest.approx(0.3)
+
+
+def test_agreement_loss_moves_both_versions():
+    coarsest = make_batch(2, 3, 2, 2).requires_grad_()
+    agreement_loss([coarsest], version_count=2).backward()
+    assert (coarsest.grad != 0).all()

@@ -98,14 +98,14 @@ def test_quantise_rounds_to_the_nearest_of_256_values():
 
 def spoil(normal: torch.Tensor, seed: int = 0, **settings) -> torch.Tensor:
     """The abnormal photo alone, of a synthesis that has nothing but these settings."""
-    return ExposureSynthesis(**(NO_JITTER | settings))(normal, make_generator(seed))[0]
+    return ExposureSynthesis(**(NO_JITTER | settings))(normal, make_generator(seed))[0][0]
 
 
 def test_abnormal_photos_have_256_values_in_range(normal):
     for seed in range(30):
         abnormal, _ = EVERYTHING(normal, make_generator(seed))
         values = abnormal * 255
-        assert abnormal.shape == normal.shape and abnormal.dtype == torch.float32
+        assert abnormal.shape == (1, *normal.shape) and abnormal.dtype == torch.float32
         assert abnormal.min() >= 0 and abnormal.max() <= 1
         torch.testing.assert_close(values, values.round(), rtol=0, atol=1e-4)
 
@@ -122,7 +122,7 @@ def test_untouched_share_of_one_leaves_every_photo(normal):
     synthesis = ExposureSynthesis(**(NO_JITTER | settings), untouched_share=1.0)
     for seed in range(10):
         abnormal, target = synthesis(normal, make_generator(seed))
-        assert abnormal.equal(normal) and target.equal(normal)
+        assert abnormal.equal(normal[None]) and target.equal(normal)
 
 
 def test_untouched_share_is_the_share_of_photos_left(normal):
@@ -190,7 +190,7 @@ def test_drawing_brightness_moves_the_mean_towards_the_typical_one(tone):
 
 
 @pytest.mark.parametrize(
-    ("tone", "gamma"), [(0.0, 0.8), (0.02, 0.8), (0.3, 0.8), (0.6, 1.4), (0.9, 1.4), (1.0, 1.4)]
+    ("tone", "gamma"), [(0.0, 0.8), (0.02, 0.8), (0.25, 0.8), (0.6, 1.4), (0.9, 1.4), (1.0, 1.4)]
 )
 def test_drawing_brightness_leaves_night_as_night_and_snow_as_snow(tone, gamma):
     image = torch.full((3, 2, 2), tone)
@@ -215,5 +215,19 @@ def test_brightness_pull_changes_the_normal_photo_of_spoilt_ones(normal):
     dark = normal / 2
     synthesis = ExposureSynthesis(**NO_JITTER, brightness_pull=0.5)
     abnormal, target = synthesis(dark, make_generator(0))
-    torch.testing.assert_close(abnormal, quantise(dark))
+    torch.testing.assert_close(abnormal[0], quantise(dark))
     assert target.equal(draw_brightness(dark, 0.5)) and target.mean() > dark.mean()
+
+
+def test_versions_are_spoilt_each_in_its_own_way_from_one_photo(normal):
+    settings = {"color_jitter_brightness": (0.3, 2.0), "brightness_pull": 0.5}
+    synthesis = ExposureSynthesis(**(NO_JITTER | settings), version_count=3)
+    abnormal, target = synthesis(normal, make_generator(0))
+    assert abnormal.shape == (3, *normal.shape) and target.shape == normal.shape
+    assert abnormal[0].mean() != abnormal[1].mean() != abnormal[2].mean()
+
+
+def test_versions_of_an_untouched_photo_are_all_the_photo(normal):
+    synthesis = ExposureSynthesis(**NO_JITTER, untouched_share=1.0, version_count=2)
+    abnormal, target = synthesis(normal, make_generator(0))
+    assert abnormal[0].equal(normal) and abnormal[1].equal(normal) and target.equal(normal)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, make_batch
 from PIL import Image
 
 import train
@@ -91,7 +91,11 @@ def step_parts(train_settings):
     networks = make_networks(config, CPU)
     for unet in networks.generator.sub_networks:
         torch.nn.init.normal_(unet.head.weight, std=0.1)
-    return networks, make_optimizers(networks, config), torch.rand(2, 2, 3, 32, 32)
+    return (
+        networks,
+        make_optimizers(networks, config),
+        (torch.rand(2, 1, 3, 32, 32), torch.rand(2, 3, 32, 32)),
+    )
 
 
 def take_step(step_parts, active_count: int = 2, is_adversarial: bool = True) -> dict[str, float]:
@@ -105,6 +109,7 @@ def take_step(step_parts, active_count: int = 2, is_adversarial: bool = True) ->
         is_adversarial=is_adversarial,
         is_mixed_precision=False,
         ema_decay=0.0,
+        agreement_weight=1.0,
     )
 
 
@@ -131,7 +136,7 @@ def test_adversarial_gradient_reaches_every_weight_of_the_generator(step_parts, 
     networks, _, (abnormal, _) = step_parts
     for name in ("reconstruction_loss", "pyramid_loss"):
         monkeypatch.setattr(train, name, lambda outputs, targets: outputs[-1].sum() * 0)
-    logits = networks.discriminator(networks.generator(abnormal)[-1])
+    logits = networks.discriminator(networks.generator(abnormal.flatten(0, 1))[-1])
     weights = list(networks.generator.parameters())
     expected = torch.autograd.grad(adversarial_loss(logits, 2), weights)
     take_step(step_parts)
@@ -159,7 +164,7 @@ def test_generators_step_leaves_the_discriminator_without_gradients(step_parts):
 def test_discriminators_step_leaves_the_generator_alone(step_parts):
     networks, optimizers, (abnormal, normal) = step_parts
     with torch.no_grad():
-        corrected = networks.generator(abnormal)[-1]
+        corrected = networks.generator(abnormal.flatten(0, 1))[-1]
     logits = networks.discriminator(normal), networks.discriminator(corrected)
     weights = list(networks.discriminator.parameters())
     expected = torch.autograd.grad(discriminator_loss(*logits), weights)
@@ -214,10 +219,26 @@ def test_levels_that_are_not_trained_yet_stay_as_they_are(step_parts):
     assert None not in gradients_of(networks.generator.sub_networks[0])
 
 
+def test_two_versions_of_a_photo_are_trained_on_and_made_to_agree(step_parts):
+    networks, optimizers, (_, normal) = step_parts
+    versions = make_batch(2, 2, 3, 32, 32)
+    losses = take_step((networks, optimizers, (versions, normal)), is_adversarial=False)
+    assert losses["agreement"] > 0
+    alike = versions[:, :1].expand(-1, 2, -1, -1, -1)
+    losses = take_step((networks, optimizers, (alike, normal)), is_adversarial=False)
+    assert losses["agreement"] == 0
+
+
+def test_a_run_with_agreement_counts_photos_and_not_versions(run, tmp_path):
+    assert run(agreement_weight=0.5) == 0
+    assert all("agreement" in record["losses"] for record in records_of(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["epoch"] == 3
+
+
 def test_losses_of_an_untrained_network_are_those_of_the_abnormal_photo(train_settings):
     config = TrainConfig(**train_settings)
     networks = make_networks(config, CPU)
-    abnormal, normal = torch.full((2, 3, 32, 32), 0.25), torch.full((2, 3, 32, 32), 0.5)
+    abnormal, normal = torch.full((2, 1, 3, 32, 32), 0.25), torch.full((2, 3, 32, 32), 0.5)
     parts = networks, make_optimizers(networks, config), (abnormal, normal)
     losses = take_step(parts, is_adversarial=False)
     assert losses == pytest.approx({"reconstruction": 0.25, "pyramid": 0.25}, abs=1e-5)
@@ -346,7 +367,7 @@ def test_stages_begin_in_their_epochs_and_at_their_sizes(run, tmp_path, monkeypa
     shapes, step = [], train.train_step
 
     def noting(networks, optimizers, abnormal, normal, **settings):
-        shapes.append((settings["active_count"], *abnormal.shape[2:]))
+        shapes.append((settings["active_count"], *abnormal.shape[3:]))
         return step(networks, optimizers, abnormal, normal, **settings)
 
     monkeypatch.setattr(train, "train_step", noting)
