@@ -35,6 +35,8 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     if name == "RAW":
         return _decode_raw(data, max_pixels)
     image = _open(name, data, max_pixels)
+    if name == "PNG" and data[24] < 16:  # deeper ones are OpenCV's to decode
+        image.load()  # EXIF and XMP may stand behind the pixels
     exif, orientation = upright_exif(image.info.get("exif", b""))
     is_turned = orientation != 1
     if name == "TIFF":  # whose pixels both decoders turn by themselves

@@ -28,10 +28,10 @@ def find_inputs(
     """
     failures: list[str] = []
     if source.is_dir():
-        root, own = source, output_dir.resolve()
+        root, own = source, real(output_dir)
         paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))
-        if source.resolve() in own.parents:  # results of an earlier run are no photos
-            paths = [path for path in paths if own not in path.resolve().parents]
+        if real(source) in own.parents:  # results of an earlier run are no photos
+            paths = [path for path in paths if own not in real(path).parents]
     elif source.exists():
         root, paths = source.parent, [source]
     else:
@@ -39,9 +39,11 @@ def find_inputs(
     if not paths and not failures:
         raise ConfigError([f"img_pth is {source}: no photo in it; name a folder with photos"])
     outputs = plan_outputs(paths, root, output_dir, output_format)
-    photos = {path.resolve() for path in paths}
+    photos = {real(path) for path in paths}
+    # Results among the photos, or above them, may meet ones that were not asked for.
+    is_near = real(output_dir) in (real(root), *real(root).parents)
     for output in outputs.values():
-        if output.resolve() in photos:
+        if real(output) in photos or (is_near and not skip_existing and output.exists()):
             raise ConfigError(
                 [f"result_output_dir is {output_dir}: {output} would be replaced; name another"]
             )
@@ -50,6 +52,11 @@ def find_inputs(
     return {
         path: output for path, output in share if not (skip_existing and output.exists())
     }, failures
+
+
+def real(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve`, it takes a link to itself for a file."""
+    return Path(os.path.realpath(path))
 
 
 def plan_outputs(

@@ -153,7 +153,7 @@ def photo_paths(
         on_error(failure)
 
     root = os.path.realpath(folder)
-    seen = set()
+    seen = {root}
 
     def is_new(path: str) -> bool:
         real = os.path.realpath(path)

@@ -16,11 +16,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
@@ -201,6 +203,10 @@ def correct_files(
                 failures.append(str(error))
             except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
                 failures.append(f"{path}: {error or type(error).__name__}")
+    except KeyboardInterrupt:
+        for failure in failures:
+            print(failure, file=sys.stderr)
+        raise
     finally:  # also on Ctrl-C: photos under way are finished, none is begun
         pool.shutdown(cancel_futures=True)
     return failures
@@ -268,6 +274,14 @@ def choose_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
+def wait_for_others() -> None:
+    """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
@@ -291,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         model = load_model(find_weights(config.pretrained_model, options.conf), choose_device())
         check_architecture(model, config)
-    except (ConfigError, CheckpointError, FileNotFoundError, PhotoError) as error:
+    except (ConfigError, CheckpointError, OSError, PhotoError) as error:
         print(error, file=sys.stderr)
         return 2
     start = time.perf_counter()
@@ -308,6 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(outputs) - len(file_failures)} corrected, {len(failures)} failed, "
         f"{seconds:.2f} s a photo; results in {config.result_output_dir}"
     )
+    wait_for_others()
     return 1 if failures else 0
 
 

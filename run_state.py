@@ -43,8 +43,8 @@ class Progress:
         photo_count: photos of this epoch that are done.
         photo_total: photos of an epoch; 0: not known yet.
         loss_sums: of those photos, by name.
-        best_psnr: in dB, of the epochs with active_count levels; those of others, on photos of
-            another size, do not compare.
+        best_psnr: in dB, of the epochs that saw photos of the present size; others do not
+            compare.
         active_count: levels trained in the epoch before; 0: none yet.
         seconds: training time of this epoch.
     """

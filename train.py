@@ -27,6 +27,7 @@ from loader import (
     count_active_levels,
     make_train_loader,
     make_valid_loader,
+    stage_image_size,
     warn_of_shared_photos,
 )
 from loss import (
@@ -90,6 +91,9 @@ def train_step(
     version_count = abnormal.shape[1]
     abnormal = abnormal.flatten(0, 1)
     normal = normal.repeat_interleave(version_count, dim=0)
+    for index, upsampling in enumerate(generator.upsamplings):
+        # One above the active levels only carries their result; it learns once its level does.
+        upsampling.requires_grad_(index + 1 < active_count)
     abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
 
     with half_precision:
@@ -283,7 +287,11 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             networks, optimizers, train_loader, config, progress, active_count, stop
         )
         scores, samples = validate(networks.average, valid_loader, active_count, device)
-        is_best = progress.active_count != active_count or spoilt_psnr(scores) > progress.best_psnr
+        is_comparable = progress.active_count > 0 and (
+            stage_image_size(config, progress.active_count)
+            == stage_image_size(config, active_count)
+        )
+        is_best = not is_comparable or spoilt_psnr(scores) > progress.best_psnr
         record = {
             "epoch": epoch,
             "active_levels": active_count,

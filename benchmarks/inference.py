@@ -1,12 +1,15 @@
 """Time and memory of predict.py beside its parts, all in one run: python -m benchmarks.inference
 
 Each part runs in a process of its own, whose peak memory counts from where it stands with the
-libraries and the network loaded. Times are the best of several repetitions.
+libraries and the network loaded. Times are the best of several repetitions. Of 12 megapixels, a
+folder of photos stands beside the parts of one; at the end, `correct` on 512 x 512 px beside the
+network's pass alone.
 """
 
 import argparse
 import multiprocessing
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -19,7 +22,7 @@ import torch
 
 from config import PredictConfig
 from photo import load_photo, save_photo
-from predict import correct_file, load_model, run_network
+from predict import correct, correct_file, correct_files, load_model, run_network
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights" / "exposure_correction.pth"
@@ -85,11 +88,46 @@ def measure(part: str, path: Path, repetitions: int) -> tuple[float, float, floa
     return min(wall for wall, _ in times), min(cpu for _, cpu in times), (peak - base) * unit / 1e9
 
 
+def measure_folder(path: Path, count: int, repetitions: int) -> float:
+    """Return wall seconds a photo, of `count` copies of one photo corrected as a folder."""
+    model = load_model(WEIGHTS)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = {}
+        for index in range(count):
+            copy = Path(folder) / f"{index}.jpg"
+            shutil.copyfile(path, copy)
+            outputs[copy] = Path(folder) / "output" / copy.name
+        times = []
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            failures = correct_files(outputs, model, CONFIG)
+            times.append(time.perf_counter() - start)
+            assert not failures, failures
+    return min(times) / count
+
+
+def measure_small(repetitions: int) -> tuple[float, float]:
+    """Return wall seconds of `correct` on 512 x 512 px, and of the network's pass in it."""
+    model = load_model(WEIGHTS)
+    photo = cv2.resize(load_photo(SOURCE).pixels, (512, 512), interpolation=cv2.INTER_AREA)
+    abnormal = photo.astype(np.float32) / 255
+    whole, network = [], []
+    for _ in range(repetitions):  # in turns, so that noise meets both
+        start = time.perf_counter()
+        correct(photo, model)
+        middle = time.perf_counter()
+        run_network(abnormal, model)
+        whole.append(middle - start)
+        network.append(time.perf_counter() - middle)
+    return min(whole), min(network)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 24])
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--own-size-up-to", type=float, default=1, help="megapixels for part d")
+    parser.add_argument("--folder", type=int, default=20, help="photos of the folder; 0: none")
     options = parser.parse_args()
     threads = torch.get_num_threads()
     print(f"PyTorch {torch.__version__}, OpenCV {cv2.__version__}, {threads} threads")
@@ -113,6 +151,15 @@ def main() -> None:
                 print(f"{megapixels:4g}  {part:22}{wall:8.3f}{cpu:8.3f}{peak:9.3f}{ratio}")
             parts = results["a  decode + encode"][0] + results["b  network, 512 px"][0]
             print(f"{megapixels:4g}  {'c / (a + b)':22}{whole / parts:8.2f}")
+            if megapixels == 12 and options.folder:
+                with context.Pool(1) as pool:
+                    photo = pool.apply(measure_folder, (path, options.folder, 2))
+                larger = max(results[part][0] for part in list(PARTS)[:2])
+                print(f"{megapixels:4g}  {'folder, per photo':22}{photo:8.3f}")
+                print(f"{megapixels:4g}  {'folder / max(a, b)':22}{photo / larger:8.2f}")
+        with context.Pool(1) as pool:
+            whole, network = pool.apply(measure_small, (options.repetitions,))
+        print(f"512 x 512 px: correct / network {whole / network:.2f}")
 
 
 if __name__ == "__main__":

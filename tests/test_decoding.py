@@ -24,6 +24,7 @@ from photo_files import (
 )
 from PIL import Image
 
+from decoding import decode
 from photo import PhotoError, load_photo, load_rgb, output_suffix, save_photo
 
 
@@ -127,3 +128,13 @@ def test_heic_stays_heic_where_pillow_heif_is_installed(turn, tmp_path):
         assert image.format == "HEIF" and image.info["icc_profile"] == SRGB
         assert_exif_is_kept(image.getexif())
         assert_close(np.asarray(image), SCENE, 15)
+
+
+def test_exif_behind_the_pixels_of_a_png_turns_the_photo():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(SCENE, "PNG")
+    start = data.index(b"IEND") - 4
+    data = data[:start] + png_chunk(b"eXIf", exif.tobytes()[6:]) + data[start:]
+    photo = decode("PNG", data, max_pixels=10**9)
+    assert photo.pixels.shape[:2] == SCENE.shape[1::-1]

@@ -82,6 +82,13 @@ def test_results_of_an_earlier_run_are_no_photos(touch):
     assert outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
 
 
+def test_a_link_to_itself_fails_alone_later(touch):
+    folder = touch("b.jpg")
+    (folder / "a.jpg").symlink_to("a.jpg")
+    outputs, failures = find_inputs(folder, folder / "out")
+    assert [path.name for path in outputs] == ["a.jpg", "b.jpg"] and not failures
+
+
 @pytest.mark.parametrize(
     ("names", "source", "output_dir", "output_format"),
     [
@@ -90,6 +97,9 @@ def test_results_of_an_earlier_run_are_no_photos(touch):
         (["a.jpg"], "a.jpg", "../in/.", "jpeg"),
         (["a.jpg", "a.png"], "", "", "png"),
         (["x/a.jpg", "x/x/a.jpg"], "x", "", None),  # x/x/a.jpg would become x/a.jpg
+        (["a.jpg", "a.png"], "a.jpg", "", "png"),  # which is not among the photos asked for
+        (["a.nef", "a.tif"], "a.nef", "", None),
+        (["a.jpg", "x/a.jpg"], "x", "", None),
     ],
 )
 def test_results_never_replace_photos(touch, names, source, output_dir, output_format):

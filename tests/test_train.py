@@ -213,7 +213,9 @@ def test_gradients_do_not_pile_up_from_step_to_step(step_parts):
 def test_levels_that_are_not_trained_yet_stay_as_they_are(step_parts):
     networks, _, _ = step_parts
     before = copy_of(networks.generator.sub_networks[1])
+    upsamplings = copy_of(networks.generator.upsamplings)
     take_step(step_parts, active_count=1, is_adversarial=False)
+    assert is_same(copy_of(networks.generator.upsamplings), upsamplings)
     assert is_same(copy_of(networks.generator.sub_networks[1]), before)
     assert set(gradients_of(networks.generator.sub_networks[1])) == {None}
     assert None not in gradients_of(networks.generator.sub_networks[0])
@@ -426,12 +428,21 @@ def script_scores(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize(("begin_epochs", "saved"), [(None, [1, 2, 4]), ([1, 3], [1, 2, 3, 4])])
-def test_best_weights_are_those_of_the_best_epoch_of_their_stage(
+@pytest.mark.parametrize(
+    ("begin_epochs", "saved"),
+    # Photos have half the size while one of three levels is trained, and the full one with two.
+    [(None, [1, 2, 4]), ([1, 1, 3], [1, 2, 4]), ([1, 3, 3], [1, 2, 3, 4])],
+)
+def test_best_weights_are_those_of_the_best_epoch_at_their_photo_size(
     run, script_scores, begin_epochs, saved
 ):
     winners = script_scores([(psnr, 25.0) for psnr in (10.0, 30.0, 20.0, 40.0)])
-    assert run(epochs=4, begin_use_level_epoch=begin_epochs, batch_size=5) == 0
+    levels = {
+        "laplacian_level_count": 3,
+        "layer_count_of_every_unet": [1, 1, 1],
+        "first_layer_out_channels_of_every_unet": [4, 4, 4],
+    }
+    assert run(epochs=4, begin_use_level_epoch=begin_epochs, batch_size=5, **levels) == 0
     assert winners == saved
 
 

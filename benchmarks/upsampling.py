@@ -1,0 +1,61 @@
+"""What guided upsampling costs in quality: python -m benchmarks.upsampling --pairs CSV
+
+For each group of pairs: PSNR of the corrections carried from 512 px to the photo's own size
+against those of the network run at the own size; and PSNR against the references, by the
+protocol of evaluate.py (all at 512 px) and at the photos' own size. Photos of 512 px and less
+need no upsampling and count in the last two columns alone.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from colour import to_8_bit
+from pairs import read_pairs
+from photo import load_photo
+from predict import correct, load_model
+from scores import LONG_SIDE, load_picture
+from utils import psnr
+
+COLUMNS = ("guided / network at own size", "reference, 512 px", "reference, own size")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=Path, required=True, help="table of pairs, see evaluate.py")
+    parser.add_argument(
+        "--weights", type=Path, default=Path("weights/exposure_correction.pth"), help="weights"
+    )
+    options = parser.parse_args()
+    pairs, faults = read_pairs(options.pairs)
+    if faults:
+        parser.error("\n".join(faults))
+    model = load_model(options.weights)
+    scores = defaultdict(lambda: defaultdict(list))
+    for pair in tqdm(pairs, unit="pair", leave=False, disable=None):
+        photo = to_8_bit(load_photo(pair.input).pixels)
+        reference = to_8_bit(load_photo(pair.reference).pixels)
+        guided = correct(photo, model, (LONG_SIDE, LONG_SIDE))
+        group = scores[pair.group]
+        small = load_picture(pair.input)
+        at_512 = correct(small, model, (LONG_SIDE, LONG_SIDE))
+        group[COLUMNS[1]].append(psnr(at_512, load_picture(pair.reference, small.shape[:2])))
+        group[COLUMNS[2]].append(psnr(guided, reference))
+        if max(photo.shape) > LONG_SIDE:
+            group[COLUMNS[0]].append(psnr(guided, correct(photo, model, use_orig_size=True)))
+
+    print(f"{'PSNR in dB':<14}", *(f"{column:>30}" for column in COLUMNS))
+    rows = {
+        name: [np.mean(group[column]) if group[column] else np.nan for column in COLUMNS]
+        for name, group in scores.items()
+    }
+    rows["mean"] = np.nanmean(list(rows.values()), axis=0)
+    for name, values in rows.items():
+        print(f"{name:<14}", *(f"{value:30.2f}" for value in values))
+
+
+if __name__ == "__main__":
+    main()
