@@ -24,9 +24,11 @@ def find_inputs(
         The results by photo, and a line for each folder that can't be listed.
 
     Raises:
-        ConfigError: there is no photo, or a result would replace one.
+        ConfigError: there is no photo, a result would replace one, or output_dir is a file.
     """
     failures: list[str] = []
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError([f"result_output_dir is {output_dir}: a file; name a folder"])
     if source.is_dir():
         root, own = source, real(output_dir)
         paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))

@@ -84,11 +84,13 @@ def correct(
         The corrected photo, of the shape and type of `photo`.
 
     Raises:
-        ValueError: photo has another shape or type, or the network fails on it.
+        ValueError: photo has another shape, type or range, or the network fails on it.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype not in WHITE or not photo.size:
         types = ", ".join(str(dtype) for dtype in WHITE)
         raise ValueError(f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {types}")
+    if photo.dtype == np.float32 and not (photo.min() >= 0 and photo.max() <= 1):  # nor NaN
+        raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     corrected = run_network(abnormal, model, level_scales)

@@ -268,7 +268,11 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
         raise ConfigError([f"{message} evenly: make it a multiple"])
     run_dir = Path(config.model_save_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
+        raise ConfigError([f"{message}; name another"]) from None
     if rank() == 0:
         remove_temporaries(run_dir)
     networks = make_networks(config, device)
@@ -336,7 +340,10 @@ def run(device: torch.device, config: TrainConfig) -> int:
         message, exit_code = f"{error}; {fix}", 1
     except torch.OutOfMemoryError:
         message, exit_code = "the GPU's memory is full; lower batch_size or image_size", 1
-    except RuntimeError:
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # the CPU's kind of OutOfMemoryError
+            print("the memory is full; lower batch_size or image_size", file=sys.stderr)
+            return 1
         if not stop.number:
             raise
         # The signal went to the loader's workers, too, whose death is reported here.

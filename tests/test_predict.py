@@ -400,12 +400,20 @@ def test_a_path_without_photos_is_exit_code_2(run, tmp_path, capsys, path, words
     assert words in error and path in error and len(error.splitlines()) == 1
 
 
-def test_results_that_cannot_be_written_are_told(run, tmp_path, write_photos, capsys):
+def test_a_file_in_place_of_the_output_folder_is_exit_code_2(run, tmp_path, write_photos, capsys):
     write_photos(tmp_path / "photos", 1)
     (tmp_path / "out").write_text("a file where the folder should be")
-    assert run() in (1, 2)
+    assert run() == 2
     error = capsys.readouterr().err
-    assert str(tmp_path / "out") in error and "Traceback" not in error
+    assert error == f"result_output_dir is {tmp_path / 'out'}: a file; name a folder\n"
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 200.0, float("nan")])
+def test_floats_beyond_black_and_white_are_refused(write_weights, value):
+    photo = np.full((8, 8, 3), 0.5, np.float32)
+    photo[2, 3, 1] = value
+    with pytest.raises(ValueError, match="float32 is in 0 to 1"):
+        predict.correct(photo, predict.load_model(write_weights()))
 
 
 def test_a_network_gone_wrong_fails_photo_by_photo(

@@ -660,6 +660,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(run, tmp_path, monkeypa
     assert not (tmp_path / "run" / "last.pth").exists()
 
 
+def test_a_full_memory_is_told_in_one_line(run, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(train, "train_step", fail)
+    assert run() == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "the memory is full; lower batch_size or image_size"
+    )
+
+
 def test_a_loss_is_checked_before_it_spoils_the_weights(step_parts, monkeypatch):
     networks, _, _ = step_parts
     before = copy_of(networks.generator)
@@ -697,6 +708,13 @@ def test_faults_of_the_config_are_lines_and_exit_code_2(run, capsys, monkeypatch
     assert all(word in error for word in words)
     assert len(error.splitlines()) == len(words)
     assert "Traceback" not in error
+
+
+def test_a_file_in_place_of_the_runs_folder_is_exit_code_2(run, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert run("taken") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"model_save_dir is {tmp_path / 'taken'}: can't be made a folder")
 
 
 def test_a_missing_config_is_exit_code_2(tmp_path, capsys):
