@@ -50,8 +50,7 @@ def upsample_correction(
     _check_small_pair(small_abnormal, small_corrected)
     if photo.shape == small_corrected.shape:
         return _to_pixels(small_corrected * WHITE[photo.dtype], photo.dtype)
-    coefficients = fit_transforms(small_abnormal, small_corrected, radius, epsilon)
-    return apply_transforms(photo, coefficients)
+    return apply_transforms(photo, fit_transforms(small_abnormal, small_corrected, radius, epsilon))
 
 
 def fit_transforms(
@@ -81,8 +80,8 @@ def fit_transforms(
             [0, 1]; contrasts well below its square root count as flat.
 
     Returns:
-        (h, 4, w, 3) float32: for the columns of one row, the weights of the photo's red, green
-        and blue in the three corrected channels, then the offset in [0, 1] units.
+        (4, 3, h, w) float32: the weights of the photo's red, green and blue in the three
+        corrected channels, then the offset in [0, 1] units.
 
     Raises:
         ValueError: a shape, a type, the radius or epsilon is not as above.
@@ -114,27 +113,25 @@ def fit_transforms(
     variance = window_mean(grey * grey) - window_mean(grey) ** 2
     offset += (window_mean(offset) - offset) * variance / (variance + EDGE_VARIANCE)
 
-    height, width = abnormal.shape[1:]
-    coefficients = np.empty((height, 4, width, 3), np.float32)
-    coefficients[:, :3] = matrix.transpose(2, 0, 3, 1)
-    coefficients[:, 3] = offset.transpose(1, 2, 0)
-    return coefficients
+    return np.concatenate([matrix, offset[None]])
 
 
 def apply_transforms(
-    photo: np.ndarray, coefficients: np.ndarray, strip_height: int = 32
+    photo: np.ndarray, transforms: np.ndarray, strip_height: int = 8
 ) -> np.ndarray:
     """Apply fitted transforms to the full-size pixels, interpolated bilinearly between the fits.
 
     Pixel centres are aligned as in cv2.resize: row y of the photo lies at row
     (y + 0.5) * h / H - 0.5 of the fits, columns alike; beyond the outermost centres the fit is
     held. Strips are spread over as many threads as OpenCV may use. Beyond input and output, a
-    thread needs 48 bytes for every column of the photo and row of the fits under its strip.
+    thread needs some 100 bytes for every column of the photo and row of the fits under its
+    strip, and as many for every column and row of the photo between two rows of the fits.
 
     Args:
         photo: (H, W, 3) uint8, uint16 or float32 in [0, 1].
-        coefficients: (h, 4, w, 3) float32, from fit_transforms.
-        strip_height: rows, 1 or more. Speed and memory depend on it, the result does not.
+        transforms: (4, 3, h, w) float32, from fit_transforms.
+        strip_height: rows of the fits, 1 or more. Speed and memory depend on it, the result
+            does not.
 
     Returns:
         The corrected photo, of the shape and type of `photo`, rounded and clipped.
@@ -143,43 +140,41 @@ def apply_transforms(
         ValueError: a shape, a type or the strip height is not as above.
     """
     _check_image("photo", photo, WHITE)
-    shape, dtype = coefficients.shape, coefficients.dtype
-    if len(shape) != 4 or shape[1::2] != (4, 3) or 0 in shape or dtype != np.float32:
-        raise ValueError(f"coefficients are {shape} {dtype}; they must be (h, 4, w, 3) float32")
+    shape, dtype = transforms.shape, transforms.dtype
+    if len(shape) != 4 or shape[:2] != (4, 3) or 0 in shape or dtype != np.float32:
+        raise ValueError(f"transforms are {shape} {dtype}; they must be (4, 3, h, w) float32")
     if strip_height < 1:
         raise ValueError(f"strip_height is {strip_height}; it must be 1 or more")
     height, width = photo.shape[:2]
-    small_height, small_width = shape[::2]
-    coefficients = coefficients * np.float32([1, 1, 1, WHITE[photo.dtype]])[:, None, None]
+    small_height, small_width = shape[2:]
+    transforms = transforms * np.float32([1, 1, 1, WHITE[photo.dtype]])[:, None, None, None]
 
-    position = (np.arange(height) + 0.5) * (small_height / height) - 0.5
-    position = position.clip(0, small_height - 1)
+    position = ((np.arange(height) + 0.5) * (small_height / height) - 0.5).clip(0, small_height - 1)
     upper = np.floor(position).astype(int)
-    lower = np.minimum(upper + 1, small_height - 1)
+    share = np.float32(position - upper)[:, None]
     corrected = np.empty(photo.shape, photo.dtype)
-    repeat = [np.eye(3)[[channel] * 3] for channel in range(3)]
 
-    def correct_strip(top: int) -> None:
-        bottom = min(top + strip_height, height)
-        first, last = upper[top], lower[bottom - 1]
-        # The columns are interpolated once per small row, then the rows, one by one so that all
-        # that a row needs stays in the processor's cache.
-        fits = coefficients[first : last + 1].reshape(-1, small_width, 3)
+    def correct_strip(first: int) -> None:
+        # The columns are interpolated once per row of the fits; then all rows of the photo
+        # between two of them at once, in few calls: threads wait for each other between calls.
+        small_rows = np.arange(first, min(first + strip_height, small_height) + 1)
+        fits = transforms[:, :, small_rows.clip(max=small_height - 1)].reshape(-1, small_width)
         fits = cv2.resize(fits, (width, len(fits)), interpolation=cv2.INTER_LINEAR)
-        fits = fits.reshape(-1, 4, width * 3)
-        for row in range(top, bottom):
-            above, below = fits[upper[row] - first], fits[lower[row] - first]
-            share = position[row] - upper[row]
-            transform = cv2.addWeighted(above, 1 - share, below, share, 0)
-            *weights, total = transform.reshape(4, 1, width, 3)
-            pixels = photo[row : row + 1].astype(np.float32, order="C")
-            for channel in range(3):
-                repeated = cv2.transform(pixels, repeat[channel])
-                cv2.accumulateProduct(weights[channel], repeated, total)
-            corrected[row] = _to_pixels(total[0], photo.dtype)
+        fits = fits.reshape(4, 3, len(small_rows), 1, width)
+        steps = np.diff(fits, axis=2)
+        for index, small_row in enumerate(small_rows[:-1]):
+            rows = slice(*np.searchsorted(upper, (small_row, small_row + 1)))
+            if rows.start == rows.stop:
+                continue
+            *weights, totals = steps[:, :, index] * share[rows] + fits[:, :, index]
+            planes = [plane.astype(np.float32) for plane in cv2.split(photo[rows])]
+            for plane, weights_of_plane in zip(planes, weights, strict=True):
+                for weight, total in zip(weights_of_plane, totals, strict=True):
+                    cv2.accumulateProduct(plane, weight, total)
+            corrected[rows] = cv2.merge([_to_pixels(total, photo.dtype) for total in totals])
 
     with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
-        list(pool.map(correct_strip, range(0, height, strip_height)))
+        list(pool.map(correct_strip, range(0, small_height, strip_height)))
     return corrected
 
 
@@ -209,10 +204,10 @@ def _apply_matrix(matrix: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 def _to_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Clip values on the scale of `dtype` to it; round them if it holds integers."""
-    values = np.clip(values, 0, WHITE[dtype])
-    if dtype != np.float32:
-        np.rint(values, out=values)
-    return values.astype(dtype, copy=False)
+    if dtype == np.float32:
+        return values.clip(0, 1)
+    depth = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}[dtype]
+    return cv2.addWeighted(values, 1, values, 0, 0, dtype=depth)  # OpenCV's fastest conversion
 
 
 def _check_image(name: str, image: np.ndarray, dtypes: Collection[np.dtype]) -> None:

@@ -96,7 +96,7 @@ def correct_slowly(photo: np.ndarray, transforms: np.ndarray, white: int) -> np.
 def test_fit_equals_a_slow_one():
     abnormal = shrink(make_photo(120, 160), 18, 24)
     corrected = brighten(abnormal)
-    fitted = fit_transforms(abnormal, corrected, 2, 1e-4).transpose(0, 2, 1, 3)
+    fitted = fit_transforms(abnormal, corrected, 2, 1e-4).transpose(2, 3, 0, 1)
     assert np.abs(fitted - fit_slowly(abnormal, corrected, 2, 1e-4)).max() < 2e-3
 
 
@@ -104,7 +104,7 @@ def test_fit_stays_accurate_where_strong_edges_are_grey():
     # The covariance of a grey window is singular but for epsilon: the worst case for float32.
     grey = np.float32(np.indices((20, 30)).sum(0) % 7 < 3)[..., None].repeat(3, axis=2)
     corrected = np.float32([0.2, 0.3, 0.4]) + 0.5 * grey
-    fitted = fit_transforms(grey, corrected).transpose(0, 2, 1, 3)
+    fitted = fit_transforms(grey, corrected).transpose(2, 3, 0, 1)
     slow = fit_slowly(grey, corrected, 2, 1e-5)
     assert np.abs(fitted.sum(2) - slow.sum(2)).max() < 1e-3
     assert np.abs(fitted).max() < 1
@@ -117,7 +117,7 @@ def test_apply_equals_a_slow_one(dtype):
     transforms = fit_transforms(abnormal, brighten(abnormal))
     corrected = apply_transforms(photo, transforms)
     white = 1 if dtype == np.float32 else np.iinfo(dtype).max
-    slow = correct_slowly(photo, transforms.transpose(0, 2, 1, 3), white)
+    slow = correct_slowly(photo, transforms.transpose(2, 3, 0, 1), white)
     error = np.abs(corrected - slow).max()
     assert error < (1e-5 if dtype == np.float32 else 0.55)  # rounding is 0.5 of it
     assert corrected.shape == photo.shape
@@ -127,12 +127,12 @@ def test_apply_equals_a_slow_one(dtype):
 def test_pixel_centres_are_aligned():
     # Offsets that rise by one eighth a fit rise by a 64th a pixel in a photo 8 times the size,
     # with the first fit's centre between pixels 3 and 4, and are held beyond the outer centres.
-    transforms = np.zeros((1, 4, 8, 3), np.float32)
-    transforms[0, 3] = (np.arange(8, dtype=np.float32) / 8)[:, None]
+    transforms = np.zeros((4, 3, 1, 8), np.float32)
+    transforms[3] = np.arange(8, dtype=np.float32) / 8
     expected = ((np.arange(64) - 3.5) / 64).clip(0, 7 / 8)
     black = np.zeros((2, 64, 3), np.float32)
     np.testing.assert_allclose(apply_transforms(black, transforms)[1, :, 0], expected, atol=1e-6)
-    upright = apply_transforms(black.transpose(1, 0, 2), transforms.transpose(2, 1, 0, 3))
+    upright = apply_transforms(black.transpose(1, 0, 2), transforms.transpose(0, 1, 3, 2))
     np.testing.assert_allclose(upright[:, 1, 2], expected, atol=1e-6)
 
 
@@ -289,17 +289,17 @@ def test_wrong_arguments_are_named_with_what_is_allowed(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("coefficients", "message"),
+    ("transforms", "message"),
     [
-        (np.zeros((4, 3, 4, 3), np.float32), r"\(4, 3, 4, 3\) float32; .* \(h, 4, w, 3\)"),
-        (np.zeros((4, 4, 4, 3)), "float64; they must be .* float32"),
+        (np.zeros((4, 4, 5, 5), np.float32), r"\(4, 4, 5, 5\) float32; .* \(4, 3, h, w\)"),
+        (np.zeros((4, 3, 4, 4)), "float64; they must be .* float32"),
     ],
 )
-def test_wrong_coefficients_are_named_with_what_is_allowed(coefficients, message):
+def test_wrong_transforms_are_named_with_what_is_allowed(transforms, message):
     with pytest.raises(ValueError, match=message):
-        apply_transforms(PHOTO, coefficients)
+        apply_transforms(PHOTO, transforms)
 
 
 def test_strip_height_below_one_is_refused():
     with pytest.raises(ValueError, match="strip_height is 0; it must be 1 or more"):
-        apply_transforms(PHOTO, np.zeros((4, 4, 4, 3), np.float32), strip_height=0)
+        apply_transforms(PHOTO, np.zeros((4, 3, 4, 4), np.float32), strip_height=0)
