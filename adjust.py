@@ -24,6 +24,24 @@ def blend(abnormal: np.ndarray, corrected: np.ndarray, strength: float) -> np.nd
     return np.clip(abnormal + np.float32(strength) * (corrected - abnormal), 0, 1)
 
 
+def restrain(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> np.ndarray:
+    """Fade out a small correction, so that a photo that is right stays as it is.
+
+    Args:
+        abnormal, corrected: (h, w, 3) float32 in [0, 1].
+        restraint: root mean square of the change, white = 1, from which on the correction counts
+            in full; below, its share falls smoothly (3 x^2 - 2 x^3) to none. 0: always in full.
+
+    Returns:
+        (h, w, 3) float32 in [0, 1].
+    """
+    change = float(np.sqrt(np.mean(np.square(corrected - abnormal))))
+    if change >= restraint:
+        return corrected
+    share = change / restraint
+    return blend(abnormal, corrected, share * share * (3 - 2 * share))
+
+
 def fuse(abnormal: np.ndarray, corrected: np.ndarray) -> np.ndarray:
     """Take of the photo and its correction what is better exposed (Mertens et al. 2007).
 

@@ -137,6 +137,8 @@ class TrainConfig(Config):
     retone_strength: float = optional(number(0, 1), 0.0)
     # how far the mean brightness of the normal photos is drawn to a typical one, 0 (not) .. 1
     brightness_pull: float = optional(number(0, 1), 0.0)
+    # share of the spoilt photos whose white areas hold detail that shorter exposures show, 0..1
+    hidden_light_share: float = optional(number(0, 1), 0.0)
     # weight of the agreement loss between two spoilt versions of every photo; 0: one version
     agreement_weight: float = optional(number(0, 100), 0.0)
     # decay per step of the running average of the weights that is validated and saved; 0: off
@@ -224,6 +226,8 @@ class PredictConfig(Config):
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
+    # a change smaller than this (root mean square, white = 1) is faded out, 0 (none is) .. 1
+    restraint: float = optional(number(0, 1), 0.06)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)
     # contrast stretch of the correction

@@ -58,6 +58,7 @@ def make_train_loader(config: TrainConfig, active_count: int, device: torch.devi
         untouched_share=config.untouched_share,
         retone_strength=config.retone_strength,
         brightness_pull=config.brightness_pull,
+        hidden_light_share=config.hidden_light_share,
         version_count=2 if config.agreement_weight else 1,
     )
     image_size = stage_image_size(config, active_count)

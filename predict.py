@@ -60,6 +60,7 @@ def correct(
     image_size: tuple[int, int] = (512, 512),
     use_orig_size: bool = False,
     level_scales: Sequence[float] | None = None,
+    restraint: float = 0.06,
     strength: float = 1.0,
     fuse: bool = False,
     stretch: bool = False,
@@ -76,6 +77,7 @@ def correct(
             photo is never enlarged.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
         level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
+        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
         fuse: exposure fusion of photo and correction.
         stretch: contrast stretch of the correction.
@@ -94,6 +96,7 @@ def correct(
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     corrected = run_network(abnormal, model, level_scales)
+    corrected = adjust.restrain(abnormal, corrected, restraint)
     if strength != 1:
         corrected = adjust.blend(abnormal, corrected, strength)
     if fuse:
@@ -151,6 +154,7 @@ def correct_file(
         image_size=config.image_size,
         use_orig_size=config.use_orig_size,
         level_scales=config.level_scales,
+        restraint=config.restraint,
         strength=config.strength,
         fuse=config.fuse,
         stretch=config.stretch,

@@ -12,9 +12,11 @@ PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
 # Of the random cameras under which exposures are shifted. Real ones compress highlights much:
 # a small shoulder makes what clips at a longer exposure a light tone of the normal photo.
 GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 8.0)
+# Of the light that white areas of a photo may hide, 1 being the sensor's limit.
+HIDDEN_LIGHT_RANGE = (0.5, 10.0)
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
-TYPICAL_BRIGHTNESS = 0.38
+TYPICAL_BRIGHTNESS = 0.35
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
@@ -22,7 +24,11 @@ def uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def shift_exposure(
-    image: Tensor, ev: float, gamma: float = PLAIN_GAMMA, shoulder: float = PLAIN_SHOULDER
+    image: Tensor,
+    ev: float,
+    gamma: float = PLAIN_GAMMA,
+    shoulder: float = PLAIN_SHOULDER,
+    hidden_light: Tensor | float = 0.0,
 ) -> Tensor:
     """Expose a photo by `ev` stops more, as a camera would have: in linear light.
 
@@ -36,14 +42,35 @@ def shift_exposure(
         ev: stops; +1 doubles linear light.
         gamma: of the display encoding, above 0.
         shoulder: above 0; 1e6 is as good as none.
+        hidden_light: (3, H, W), light of the scene beyond what the photo shows.
 
     Returns:
         (3, H, W), in [0, 1].
     """
     encoded = image.clamp(0, 1) ** gamma
     light = encoded * shoulder / (1 + shoulder - encoded)
-    light = (light * 2.0**ev).clamp(max=1)
+    light = ((light + hidden_light) * 2.0**ev).clamp(max=1)
     return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
+
+
+def invent_hidden_light(image: Tensor, generator: Generator) -> Tensor:
+    """Make up what a scene holds where the photo is white: a sky in a window, a lamp's shade.
+
+    A shorter exposure would show it. Photos darkened without it have flat grey there, which
+    real dark photos have not.
+
+    Args:
+        image: (3, H, W), in [0, 1].
+
+    Returns:
+        (3, H, W) of linear light, 1 at the sensor's limit; 0 where the photo is not white.
+    """
+    whiteness = ((image.amin(0) - 0.85) / 0.15).clamp(min=0)
+    whiteness = whiteness * whiteness * (3 - 2 * whiteness)
+    scenery = image.flip(int(torch.randint(1, 3, (), generator=generator)))
+    offset = int(torch.randint(image.shape[2], (), generator=generator))
+    strength = math.exp(uniform(*map(math.log, HIDDEN_LIGHT_RANGE), generator))
+    return strength * whiteness * scenery.roll(offset, dims=2) ** PLAIN_GAMMA
 
 
 def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -100,6 +127,7 @@ class ExposureSynthesis:
     untouched_share: float = 0.0
     retone_strength: float = 0.0
     brightness_pull: float = 0.0
+    hidden_light_share: float = 0.0
     version_count: int = 1
 
     def __call__(self, normal: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -116,18 +144,23 @@ class ExposureSynthesis:
         """
         if uniform(0, 1, generator) < self.untouched_share:
             return normal.repeat(self.version_count, 1, 1, 1), normal
-        abnormal = torch.stack([self._spoil(normal, generator) for _ in range(self.version_count)])
+        hidden_light = torch.zeros(())
+        if uniform(0, 1, generator) < self.hidden_light_share:
+            hidden_light = invent_hidden_light(normal, generator)
+        versions = [self._spoil(normal, hidden_light, generator) for _ in range(self.version_count)]
+        abnormal = torch.stack(versions)
         if self.brightness_pull > 0:
             normal = draw_brightness(normal, self.brightness_pull)
         return abnormal, normal
 
-    def _spoil(self, normal: Tensor, generator: Generator) -> Tensor:
+    def _spoil(self, normal: Tensor, hidden_light: Tensor, generator: Generator) -> Tensor:
         if uniform(0, 1, generator) < self.exposure_shift_share:
             abnormal = shift_exposure(
                 normal,
                 ev=uniform(*self.exposure_shift_ev, generator),
                 gamma=uniform(*GAMMA_RANGE, generator),
                 shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
+                hidden_light=hidden_light,
             )
         else:
             abnormal = self._jitter(normal, generator)

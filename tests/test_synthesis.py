@@ -8,6 +8,7 @@ from synthesis import (
     TYPICAL_BRIGHTNESS,
     ExposureSynthesis,
     draw_brightness,
+    invent_hidden_light,
     quantise,
     retone,
     shift_exposure,
@@ -26,6 +27,7 @@ EVERYTHING = ExposureSynthesis(
     exposure_shift_share=0.5,
     untouched_share=0.1,
     retone_strength=0.5,
+    hidden_light_share=0.5,
 )
 
 
@@ -91,6 +93,50 @@ def test_retone_is_monotone_and_stays_in_range():
 def test_quantise_rounds_to_the_nearest_of_256_values():
     image = torch.tensor([-0.2, 0.4 / 255, 0.6 / 255, 100.4 / 255, 254.6 / 255, 1.3])
     assert (quantise(image) * 255).tolist() == pytest.approx([0, 0, 1, 100, 255, 255])
+
+
+@pytest.fixture
+def window(normal) -> torch.Tensor:
+    """A photo with a white area on the left."""
+    normal = 0.8 * normal
+    normal[:, :, :10] = 1
+    return normal
+
+
+def test_hidden_light_is_where_the_photo_is_white_and_differs_from_sample_to_sample(window):
+    lights = [invent_hidden_light(window, make_generator(0, index)) for index in range(20)]
+    for light in lights:
+        assert light.shape == window.shape
+        assert light.min() >= 0 and light[:, :, 10:].max() == 0
+    assert max(light.max() for light in lights) > 2
+    assert len({light.sum().item() for light in lights}) == 20
+
+
+def test_hidden_light_shows_in_short_exposures_and_not_in_the_photo_itself(window):
+    light = next(
+        light
+        for index in range(20)
+        if (light := invent_hidden_light(window, make_generator(0, index)))[:, :, :10].std() > 1
+    )
+    assert shift_exposure(window, -3)[:, :, :10].std() < 1e-6
+    assert shift_exposure(window, -3, hidden_light=light)[:, :, :10].std() > 0.05
+    torch.testing.assert_close(shift_exposure(window, 0, hidden_light=light), window)
+
+
+def test_the_share_says_how_many_samples_hide_light(window):
+    def is_flat(share: float, index: int) -> bool:
+        synthesis = ExposureSynthesis(
+            **NO_JITTER,
+            exposure_shift_ev=(-3, -3),
+            exposure_shift_share=1,
+            hidden_light_share=share,
+        )
+        abnormal, _ = synthesis(window, make_generator(0, index))
+        return abnormal[0, :, :, :10].std().item() < 1e-6
+
+    assert all(is_flat(0, index) for index in range(20))
+    assert not any(is_flat(1, index) for index in range(20))
+    assert 30 < sum(is_flat(0.5, index) for index in range(100)) < 70
 
 
 # ------------------------------------------------------------------------------ synthesis
