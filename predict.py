@@ -113,7 +113,14 @@ def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     box_height, box_width = (short_box, long_box) if width >= height else (long_box, short_box)
     scale = min(1.0, box_height / height, box_width / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return photo if scale == 1 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    if scale == 1:
+        return photo
+    while min(photo.shape[0] / size[1], photo.shape[1] / size[0]) >= 4:
+        # Means of 2 x 2 px have a kernel of their own, several times faster than other scales.
+        height, width = photo.shape[0] // 2, photo.shape[1] // 2
+        even = photo[: 2 * height, : 2 * width]
+        photo = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
 
 
 @torch.inference_mode()
