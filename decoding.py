@@ -11,10 +11,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from colour import cmyk_to_srgb, colour_space, native_to_srgb
-from metadata import jpeg_extra, png_extra, tiff_exif, upright_exif
+from metadata import jpeg_extra, png_extra, png_info, tiff_exif, upright_exif
 from photo_formats import Photo, PhotoError, register_heif
 
 
@@ -35,12 +35,12 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     if name == "RAW":
         return _decode_raw(data, max_pixels)
     image = _open(name, data, max_pixels)
-    if name == "PNG" and data[24] < 16:  # deeper ones are OpenCV's to decode
-        image.load()  # EXIF and XMP may stand behind the pixels
+    if name == "PNG":  # of what stands behind the pixels, Pillow knows nothing yet
+        image.info |= png_info(data)
     exif, orientation = upright_exif(image.info.get("exif", b""))
     is_turned = orientation != 1
     if name == "TIFF":  # whose pixels both decoders turn by themselves
-        exif, is_turned = tiff_exif(_open_tiff(data).getexif()), True
+        exif, is_turned = tiff_exif(_read_header(name, data).getexif()), True
     xmp = image.info.get("xmp")
     if xmp and is_turned:
         xmp = re.sub(rb'(tiff:Orientation(?:>|="))[2-8]', rb"\g<1>1", xmp)
@@ -100,24 +100,30 @@ def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
     """Read the header and refuse what is too large or more than one picture."""
     if name == "HEIF":
         register_heif()
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is the process's; ours, below, is the call's
-    stream = io.BytesIO(data)
-    if name == "JPEG":  # Image.open would go for the further pictures in a phone's JPEG
-        image = JpegImagePlugin.JpegImageFile(stream)
-    else:
-        try:
-            image = Image.open(stream, formats=[name])
-        except UnidentifiedImageError as error:
-            raise PhotoError(f"damaged or unsupported {name} header") from error
+    if Image.MAX_IMAGE_PIXELS is not None:  # it is the process's, and should not be below ours
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        image = _read_header(name, data)
+    except (SyntaxError, LookupError, TypeError, struct.error) as error:
+        raise PhotoError(f"damaged or unsupported {name} header") from error
     _check_size(*image.size, max_pixels)
-    count = _count_pages(_open_tiff(data)) if name == "TIFF" else getattr(image, "n_frames", 1)
+    # Counting moves from page to page, so it takes a reader of its own.
+    pages = _read_header(name, data) if name == "TIFF" else None
+    count = _count_pages(pages) if pages else getattr(image, "n_frames", 1)
     if count > 1 and name != "HEIF":  # HEIC marks one of its pictures as the photo
         raise PhotoError(f"holds {count} pictures; save the one you mean as a file of its own")
+    extra = image.tag_v2.get(338, ()) if name == "TIFF" else ()
+    if len(extra) > 1 or (extra == (0,) and image.mode != "RGB"):
+        raise PhotoError("holds channels beyond colour and alpha; flatten it")
     return image
 
 
-def _open_tiff(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=["TIFF"])
+def _read_header(name: str, data: bytes) -> ImageFile.ImageFile:
+    """Open a photo as Image.open does, but leave it to the caller how large it may be."""
+    if name == "JPEG":  # whose usual reader goes for the further pictures in a phone's JPEG
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    Image.init()
+    return Image.OPEN[name][0](io.BytesIO(data))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -151,6 +157,8 @@ def _details(name: str, image: Image.Image, data: bytes) -> dict[str, Any]:
         return {"extra": png_extra(data)}
     if name == "WEBP":
         return {"is_lossless": _is_lossless_webp(data)}
+    if name == "TIFF":
+        return {"is_mask": image.tag_v2.get(338) == (0,)}
     return {}
 
 
@@ -168,7 +176,7 @@ def _is_lossless_webp(data: bytes) -> bool:
 
 
 def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode 16 bits and full-size 8-bit JPEG: (H, W) or (H, W, 2 to 4), alpha last, else None."""
+    """(H, W) or (H, W, 2 to 4), alpha last; None where Pillow does as well."""
     buffer = np.frombuffer(data, np.uint8)
     if name == "JPEG":
         # Without its end marker it is for Pillow, which tells damage where OpenCV may paint grey.
@@ -179,22 +187,27 @@ def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray
         flag = cv2.IMREAD_GRAYSCALE if image.mode == "L" else cv2.IMREAD_COLOR_RGB
         return cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
 
-    is_deep = name == "PNG" and data[24] == 16
+    is_deep, extra = name == "PNG" and data[24] == 16, ()
     if name == "TIFF":
         is_deep = 16 in image.tag_v2.get(258, ()) and image.mode != "CMYK"
-    if not is_deep:
+        extra = image.tag_v2.get(338, ())
+    if not is_deep and extra != (0,):  # a mask, which Pillow drops
         return None
     if name == "TIFF" and image.tag_v2.get(284) == 2:  # both libraries would scramble them
         raise PhotoError("16 bits in separate colour planes; save it with interleaved channels")
     samples = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != np.uint16:
-        raise PhotoError(f"damaged or unsupported {name} of 16 bits")
+    if samples is None or samples.dtype != (np.uint16 if is_deep else np.uint8):
+        raise PhotoError(f"damaged or unsupported {name} of {16 if is_deep else 8} bits")
     if name == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero
         return 65535 - samples
     if name == "PNG" and data[25] == 4:  # grey with alpha, which OpenCV repeats thrice
         return samples[..., [0, 3]]
     order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
-    return samples if samples.ndim == 2 else cv2.cvtColor(samples, order[samples.shape[2]])
+    samples = samples if samples.ndim == 2 else cv2.cvtColor(samples, order[samples.shape[2]])
+    if extra == (1,):  # colours are multiplied by alpha
+        cover = np.maximum(samples[..., 3:], 1) / np.float32(65535)
+        samples[..., :3] = np.minimum(np.rint(samples[..., :3] / cover), 65535)
+    return samples
 
 
 def _samples_by_pillow(image: Image.Image) -> np.ndarray:

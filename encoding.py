@@ -52,13 +52,13 @@ def _samples_to_write(photo: Photo, corrected: np.ndarray, name: str) -> np.ndar
         samples = correct_native(photo.native, photo.pixels, samples, space)
     if photo.is_grey:
         samples = samples[..., :1]
-    if photo.alpha is not None:
+    if photo.alpha is not None and (name == "TIFF" or not photo.is_mask):
         samples = np.dstack([samples, photo.alpha])
     return samples if name in ("PNG", "TIFF") else to_8_bit(samples)
 
 
 def _encode_jpeg(photo: Photo, samples: np.ndarray, quality: int | None) -> bytes:
-    if photo.alpha is not None:
+    if samples.shape[2] in (2, 4):
         cover = samples[..., -1:] / np.float32(255)
         flat = 255 + (samples[..., :-1] - np.float32(255)) * cover
         samples = np.rint(flat).astype(np.uint8)
@@ -133,7 +133,7 @@ def _encode_tiff(photo: Photo, samples: np.ndarray) -> bytes:
     tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow counts 273 from the tags' end
     tags[274], tags[277] = 1, channels
     if photo.alpha is not None:
-        tags[338] = 2
+        tags[338] = 0 if photo.is_mask else 2
     if photo.dpi:
         (tags[282], tags[283]), tags[296] = photo.dpi, 2
     if photo.icc_profile:
@@ -144,6 +144,8 @@ def _encode_tiff(photo: Photo, samples: np.ndarray) -> bytes:
 
 
 def _encode_by_pillow(name: str, photo: Photo, samples: np.ndarray, quality: int | None) -> bytes:
+    if name == "BMP" and samples.shape[2] in (2, 4):
+        return _encode_bmp_with_alpha(photo, samples)
     if name == "HEIF":
         register_heif()
     image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
@@ -162,6 +164,15 @@ def _encode_by_pillow(name: str, photo: Photo, samples: np.ndarray, quality: int
     stream = io.BytesIO()
     image.save(stream, format=name, **options)
     return stream.getvalue()
+
+
+def _encode_bmp_with_alpha(photo: Photo, samples: np.ndarray) -> bytes:
+    """As OpenCV does it: Pillow writes alpha where readers do not look for it."""
+    order = [0, 0, 0, 1] if samples.shape[2] == 2 else [2, 1, 0, 3]
+    _, encoded = cv2.imencode(".bmp", samples[..., order])
+    if photo.dpi:
+        encoded[38:46].view("<i4")[:] = [round(dpi / 0.0254) for dpi in photo.dpi]
+    return encoded.tobytes()
 
 
 def _deflate(samples: np.ndarray) -> bytes:

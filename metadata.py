@@ -2,10 +2,12 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image
 
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+PHOTOSHOP = b"Photoshop 3.0\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword, uncompressed, no language
 PNG_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 
@@ -93,10 +95,35 @@ def jpeg_extra(segments: list[tuple[str, bytes]]) -> bytes:
     Args:
         segments: "APP0" to "APP15" and "COM", each with its payload, as Pillow lists them.
     """
-    kept = [(0xED, payload) for name, payload in segments if name == "APP13"]
+    app13 = [payload for name, payload in segments if name == "APP13"]
+    kept = [(0xED, payload) for payload in app13 if not payload.startswith(PHOTOSHOP)]
+    # Photoshop's resources run on from segment to segment.
+    resources = without_thumbnails(
+        b"".join(part[len(PHOTOSHOP) :] for part in app13 if part.startswith(PHOTOSHOP))
+    )
+    starts = range(0, len(resources), 65500)
+    kept += [(0xED, PHOTOSHOP + resources[start : start + 65500]) for start in starts]
     kept += [(0xFE, payload) for name, payload in segments if name == "COM"]
     kept += [(0xE1, payload) for _, payload in segments if payload.startswith(XMP_EXTENSION)]
     return b"".join(jpeg_segment(*segment) for segment in kept)
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """Drop the thumbnails, which show the photo before, from Photoshop's image resources.
+
+    The others stay as they are, and so does what follows a damaged one.
+    """
+    kept, position = b"", 0
+    while position + 12 <= len(resources) and resources.startswith(b"8BIM", position):
+        (number,) = struct.unpack_from(">H", resources, position + 4)
+        size_at = position + 6 + (resources[position + 6] + 2) // 2 * 2  # behind a padded name
+        if size_at + 4 > len(resources):
+            break
+        end = size_at + 4 + (struct.unpack_from(">I", resources, size_at)[0] + 1) // 2 * 2
+        if number not in (1033, 1036):
+            kept += resources[position:end]
+        position = end
+    return kept + resources[position:]
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
@@ -107,11 +134,29 @@ def png_chunk(kind: bytes, payload: bytes) -> bytes:
 
 def png_extra(data: bytes) -> bytes:
     """Captions, date and colour hints of a PNG file, as they are."""
-    kept, position = b"", 8
+    return b"".join(
+        png_chunk(kind, payload)
+        for kind, payload in png_chunks(data)
+        if kind in PNG_CHUNKS and not payload.startswith(XMP_TEXT[:18])
+    )
+
+
+def png_info(data: bytes) -> dict[str, bytes]:
+    """EXIF and XMP of a PNG file, by Pillow's names for them, also from behind the pixels."""
+    info = {}
+    for kind, payload in png_chunks(data):
+        if kind == b"eXIf":
+            info["exif"] = payload
+        elif kind == b"iTXt" and payload.startswith(XMP_TEXT):
+            info["xmp"] = payload.removeprefix(XMP_TEXT)
+    return info
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kind and the payload of every chunk of a PNG file but its pixels."""
+    position = 8
     while position + 12 <= len(data):
-        (size,) = struct.unpack_from(">I", data, position)
-        chunk = data[position : position + size + 12]
-        if chunk[4:8] in PNG_CHUNKS and not chunk[8:].startswith(XMP_TEXT[:18]):
-            kept += chunk
+        size, kind = struct.unpack_from(">I4s", data, position)
+        if kind != b"IDAT":
+            yield kind, data[position + 8 : position + 8 + size]
         position += size + 12
-    return kept

@@ -35,6 +35,7 @@ class Photo:
 
     pixels: np.ndarray  # (H, W, 3), uint8 or uint16 over their full range, upright sRGB
     alpha: np.ndarray | None = None  # (H, W), same dtype, 0 is transparent
+    is_mask: bool = False  # alpha is a TIFF's fourth channel of unspecified meaning
     format: str = "PNG"  # of the file's content: a key of SUFFIXES
     is_grey: bool = False
     native: np.ndarray | None = None  # pixels in the profile's own encoding, where not sRGB

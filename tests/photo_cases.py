@@ -4,6 +4,7 @@ import io
 import struct
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import tifffile
 from photo_files import (
@@ -11,15 +12,16 @@ from photo_files import (
     ALPHA,
     ALPHA_16,
     BINARY,
+    CAPTION,
     DPI,
     GREY,
     GREY_16,
     GREY_18,
     INK,
-    IPTC,
     LUT_RGB,
     P3,
     P3_PRIMARIES,
+    PHOTOSHOP,
     SCENE,
     SCENE_16,
     SRGB,
@@ -40,6 +42,7 @@ from photo_files import (
     make_profile,
     make_tiff,
     png_chunk,
+    put_behind_pixels,
     srgb_curve,
     srgb_encoded,
     turned_away,
@@ -74,11 +77,15 @@ def jpeg_cases() -> list[Case]:
         data = make_jpeg(SCENE, subsampling=subsampling)
         cases.append(Case(f"jpeg {name}", data=data, **lossy, checks={"sampling": subsampling}))
     notes = {"comment": b"a comment", "dpi": DPI, "xmp": XMP, "exif": make_exif(6)}
-    iptc = struct.pack(">BBH", 0xFF, 0xED, len(IPTC) + 2) + IPTC
-    data = make_jpeg(turned_away(SCENE, 6), **notes, extra=iptc)
-    checks = {"comment": b"a comment", "dpi": DPI, "xmp": XMP_UPRIGHT}
-    checks["photoshop"] = {1028: IPTC[-12:]}
+    captions = {"photoshop": {1028: CAPTION[-12:]}}
+    data = make_jpeg(turned_away(SCENE, 6), **notes, extra=photoshop_segment(CAPTION))
+    checks = {"comment": b"a comment", "dpi": DPI, "xmp": XMP_UPRIGHT} | captions
     cases.append(Case("jpeg with xmp, iptc, comment and dpi", data=data, **lossy, checks=checks))
+    thumbnail = struct.pack(">4sHxxI", b"8BIM", 1036, 65001) + bytes(65002)  # named "", padded
+    resources = thumbnail + CAPTION
+    extra = photoshop_segment(resources[:40000]) + photoshop_segment(resources[40000:])
+    data = make_jpeg(SCENE, extra=extra)
+    cases.append(Case("jpeg with a photoshop thumbnail", data=data, **lossy, checks=captions))
     checks = {"progressive": 1, "sampling": 2}
     data = make_jpeg(SCENE, subsampling=2, progressive=True)
     cases.append(Case("jpeg progressive", data=data, **lossy, checks=checks))
@@ -120,6 +127,11 @@ def jpeg_cases() -> list[Case]:
     return cases
 
 
+def photoshop_segment(resources: bytes) -> bytes:
+    payload = PHOTOSHOP + resources
+    return struct.pack(">BBH", 0xFF, 0xED, len(payload) + 2) + payload
+
+
 def png_cases() -> list[Case]:
     def case(name: str, data: bytes, seen: np.ndarray, mode: str, exif=False, **expected) -> Case:
         return Case(f"png {name}", ".png", data, seen, mode, exif=exif, **expected)
@@ -150,6 +162,10 @@ def png_cases() -> list[Case]:
     keyed_palette = encode(palette, "PNG", transparency=3)
     keyed = encode(SCENE, "PNG", transparency=tuple(map(int, SCENE[0, 0])))
     grey_alpha_16 = make_png_16(grey_alpha_16)
+    late = exif_chunk(6), png_chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + XMP)
+    late_8 = put_behind_pixels(encode(turned_away(SCENE, 6), "PNG"), *late)
+    late_16 = put_behind_pixels(make_png_16(turned_away(SCENE_16, 6)), *late)
+    upright = {"xmp": XMP_UPRIGHT}
     return [
         case("rgb", encode(SCENE, "PNG", exif=make_exif()), SCENE, "RGB", True),
         case("rgba", encode(rgba, "PNG"), SCENE, "RGBA", alpha=ALPHA),
@@ -169,6 +185,8 @@ def png_cases() -> list[Case]:
         case("with an adobe rgb profile", with_adobe, adobe_seen, "RGB", **in_adobe),
         case("with p3 colours beyond srgb", with_p3, wide_seen, "RGB", **in_p3),
         case("16 bit adobe rgb", with_deep_adobe, by_formula(SCENE_16), "RGB", **in_deep_adobe),
+        case("with late exif and xmp", late_8, SCENE, "RGB", True, checks=upright),
+        case("16 bit with late exif and xmp", late_16, SCENE_16, "RGB", True, checks=upright),
         case("with text and gamma", with_text, SCENE_16, "RGB", checks=text_checks),
     ]
 
@@ -189,6 +207,11 @@ def tiff_cases() -> list[Case]:
     deflated = make_tiff(SCENE_16, byteorder=">", compression="deflate")
     shallow_alpha = make_tiff(rgba, **with_alpha)
     deep_alpha = make_tiff(rgba_16, **with_alpha)
+    covered = {"extrasamples": ["assocalpha"]}
+    opaque, opaque_16 = ALPHA // 2 + 128, ALPHA_16 // 2 + 32768
+    premultiplied = make_tiff(multiplied(SCENE, opaque), **covered)
+    covered_16 = {"alpha": opaque_16, "tolerance": 1}
+    premultiplied_16 = make_tiff(multiplied(SCENE_16, opaque_16), **covered)
     negative = make_tiff(65535 - GREY_16, photometric="miniswhite")
     in_adobe = make_tiff(SCENE_16, iccprofile=ADOBE)
     adobe = {"stored": SCENE_16, "icc": ADOBE, "tolerance": 12}
@@ -203,6 +226,7 @@ def tiff_cases() -> list[Case]:
         case("rgb, turned", make_tiff(turned_away(SCENE, 6), 6), SCENE, "RGB"),
         case("rgb, big tiff", big, SCENE, "RGB", checks={271: "Camera & Co"}),
         case("rgba", shallow_alpha, SCENE, "RGBA", alpha=ALPHA, checks={338: 2}),
+        case("rgba, premultiplied", premultiplied, SCENE, "RGBA", alpha=opaque, tolerance=2),
         case("grey", make_tiff(GREY), as_rgb(GREY), "L"),
         case("1 bit, group 4", fax, as_rgb(BINARY), "L"),
         case("with a preview", pages.getvalue(), SCENE, "RGB"),
@@ -211,10 +235,17 @@ def tiff_cases() -> list[Case]:
         case("16 bit, big endian, deflated", deflated, SCENE_16, "RGB"),
         case("16 bit, turned", make_tiff(turned_away(SCENE_16, 7), 7), SCENE_16, "RGB"),
         case("16 bit with alpha", deep_alpha, SCENE_16, "RGBA", alpha=ALPHA_16),
+        case("16 bit, premultiplied", premultiplied_16, SCENE_16, "RGBA", **covered_16),
         case("16 bit grey", make_tiff(GREY_16), as_rgb(GREY_16), "I;16"),
         case("16 bit grey, white is zero", negative, as_rgb(GREY_16), "I;16"),
         case("16 bit adobe rgb", in_adobe, by_formula(SCENE_16), "RGB", **adobe),
     ]
+
+
+def multiplied(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colour and alpha as TIFF's associated alpha has them."""
+    cover = alpha[..., None] / np.iinfo(colour.dtype).max
+    return np.dstack([np.rint(colour * cover).astype(colour.dtype), alpha])
 
 
 def other_cases() -> list[Case]:
@@ -226,6 +257,8 @@ def other_cases() -> list[Case]:
     soft_alpha = encode(rgba, "WEBP", quality=98, exact=True)
     palette = Image.fromarray(SCENE).quantize(64)
     coloured = np.asarray(palette.convert("RGB"))
+    bmp_alpha = bytearray(cv2.imencode(".bmp", rgba[..., [2, 1, 0, 3]])[1])
+    struct.pack_into("<ii", bmp_alpha, 38, 11811, 11811)  # px per metre
     alpha, same = {"alpha": ALPHA}, {"tolerance": 0}
     kinds = [
         ("webp", encode(SCENE, "WEBP", quality=98), SCENE, "RGB", {}),
@@ -234,6 +267,7 @@ def other_cases() -> list[Case]:
         ("webp lossless with alpha", sharp_alpha, SCENE, "RGBA", same | alpha),
         ("webp with alpha", soft_alpha, SCENE, "RGBA", alpha),
         ("bmp", encode(SCENE, "BMP", dpi=DPI), SCENE, "RGB", same),
+        ("bmp with alpha", bmp_alpha, SCENE, "RGBA", same | alpha | {"checks": {"dpi": DPI}}),
         ("bmp grey", encode(GREY, "BMP"), as_rgb(GREY), "L", same),
         ("bmp palette", encode(palette, "BMP"), coloured, "RGB", same),
     ]

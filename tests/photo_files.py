@@ -15,7 +15,8 @@ from PIL import Image, ImageCms, ImageOps
 
 HEIGHT, WIDTH = 32, 48
 MAKER_NOTE = b"Apple iOS\0\0\1MM" + bytes(range(60))
-IPTC = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x0c\x1c\x02\x78\0\x07caption"
+PHOTOSHOP = b"Photoshop 3.0\0"
+CAPTION = b"8BIM\x04\x04\0\0\0\0\0\x0c\x1c\x02\x78\0\x07caption"
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6" dc:title="Sea"/></x:xmpmeta>'
 XMP_UPRIGHT = XMP.replace(b'"6"', b'"1"')
 DPI = (300, 300)
@@ -175,6 +176,10 @@ def make_tiff(array, orientation: int = 1, **options) -> bytes:
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
     body = kind + payload
     return struct.pack(">I", len(payload)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def put_behind_pixels(png: bytes, *chunks: bytes) -> bytes:
+    return png[:-12] + b"".join(chunks) + png[-12:]
 
 
 def make_png_16(array: np.ndarray, *chunks: bytes) -> bytes:

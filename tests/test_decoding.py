@@ -1,3 +1,4 @@
+import io
 import struct
 import sys
 import types
@@ -24,7 +25,6 @@ from photo_files import (
 )
 from PIL import Image
 
-from decoding import decode
 from photo import PhotoError, load_photo, load_rgb, output_suffix, save_photo
 
 
@@ -36,6 +36,7 @@ def animated(format: str) -> bytes:
 JPEG, PNG, DEEP_TIFF = make_jpeg(SCENE), encode(SCENE, "PNG"), make_tiff(SCENE_16)
 HUGE = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
 BOMB = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", HUGE) + PNG[33:]
+MANY = make_tiff(np.dstack([SCENE, SCENE[..., :2]]), extrasamples=["unassalpha", "unspecified"])
 PLANES = make_tiff(np.moveaxis(SCENE_16, 2, 0).copy(), planarconfig="separate")
 FLOATS = make_tiff(GREY / np.float32(255))
 HEIC_HEAD = b"\0\0\0\x18ftypheic" + bytes(100)
@@ -57,6 +58,7 @@ HOSTILE = [
     ("animated.png", animated("PNG"), "holds 2 pictures"),
     ("pages.tif", animated("TIFF"), "holds 2 pictures"),
     ("float.tif", FLOATS, "colour mode F is not supported; save it as RGB"),
+    ("five channels.tif", MANY, "holds channels beyond colour and alpha; flatten it"),
     ("planes.tif", PLANES, "separate colour planes; save it with"),
     ("photo.heic", HEIC_HEAD, "HEIC needs pillow-heif; pip install pillow-heif"),
     ("photo.nef", make_tiff(SCENE), "RAW needs rawpy; pip install rawpy"),
@@ -83,6 +85,14 @@ def test_a_large_photo_passes_when_it_is_allowed(tmp_path, monkeypatch):
     with pytest.raises(PhotoError, match="raise max_megapixels"):
         load_photo(tmp_path / "in.tif", max_pixels=WIDTH * HEIGHT - 1)
     assert load_photo(tmp_path / "in.tif", max_pixels=WIDTH * HEIGHT).pixels.shape == SCENE.shape
+
+
+def test_other_code_keeps_pillows_guard_against_bombs(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    (tmp_path / "in.png").write_bytes(PNG)
+    load_photo(tmp_path / "in.png")
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(BOMB))
 
 
 def test_raw_is_developed_to_16_bits_and_written_as_tiff(tmp_path, monkeypatch):
@@ -128,13 +138,3 @@ def test_heic_stays_heic_where_pillow_heif_is_installed(turn, tmp_path):
         assert image.format == "HEIF" and image.info["icc_profile"] == SRGB
         assert_exif_is_kept(image.getexif())
         assert_close(np.asarray(image), SCENE, 15)
-
-
-def test_exif_behind_the_pixels_of_a_png_turns_the_photo():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encode(SCENE, "PNG")
-    start = data.index(b"IEND") - 4
-    data = data[:start] + png_chunk(b"eXIf", exif.tobytes()[6:]) + data[start:]
-    photo = decode("PNG", data, max_pixels=10**9)
-    assert photo.pixels.shape[:2] == SCENE.shape[1::-1]

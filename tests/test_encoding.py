@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import tifffile
 from photo_files import (
+    ALPHA,
     ALPHA_16,
     GREY,
     GREY_16,
@@ -16,6 +18,7 @@ from photo_files import (
     icc_chunk,
     make_jpeg,
     make_png_16,
+    make_tiff,
     read_plainly,
 )
 from PIL import Image
@@ -67,6 +70,23 @@ def test_deep_grey_with_alpha_survives_tiff(tmp_path):
     save_photo(photo, photo.pixels, tmp_path / "out.tif")
     again = load_photo(tmp_path / "out.tif")
     assert np.array_equal(again.pixels, photo.pixels) and np.array_equal(again.alpha, ALPHA_16)
+
+
+@pytest.mark.parametrize("scene, mask", [(SCENE, ALPHA), (SCENE_16, ALPHA_16)])
+def test_a_mask_in_a_tiff_stays_one_and_becomes_no_transparency(scene, mask, tmp_path):
+    data = make_tiff(np.dstack([scene, mask]), extrasamples=["unspecified"])
+    (tmp_path / "in.tif").write_bytes(data)
+    photo = load_photo(tmp_path / "in.tif")
+    assert np.array_equal(photo.pixels, scene)
+    save_photo(photo, scene // 2, tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as written:
+        assert written.pages[0].extrasamples == (0,)
+        assert np.array_equal(written.asarray(), np.dstack([scene // 2, mask]))
+    for name in ("out.png", "out.jpg"):
+        save_photo(photo, photo.pixels, tmp_path / name)
+        colour, alpha = read_plainly(tmp_path / name, is_deep=False)
+        assert alpha is None
+        assert_close(colour, SCENE, 5)
 
 
 def test_quality_changes_the_size_of_a_jpeg(tmp_path):
