@@ -2,7 +2,6 @@
 
 import functools
 import io
-import os
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -180,13 +179,13 @@ def _look_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _by_strips(make_strip: Callable[[slice], np.ndarray], like: np.ndarray) -> np.ndarray:
-    """Fill an array like another strip by strip, on several cores: bounded memory, warm caches."""
+    """Fill an array like another by strips, on OpenCV's threads: bounded memory, warm caches."""
     result = np.empty_like(like)
 
     def fill(start: int) -> None:
         rows = slice(start, start + STRIP_ROWS)
         result[rows] = np.clip(np.rint(make_strip(rows)), 0, np.iinfo(like.dtype).max)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
         list(pool.map(fill, range(0, len(like), STRIP_ROWS)))
     return result

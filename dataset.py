@@ -17,7 +17,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset, Sampler
 
-from photo import PhotoError, load_rgb, photo_paths
+from folder import photo_paths
+from photo import PhotoError, load_rgb
 from synthesis import ExposureSynthesis, quantise, shift_exposure, uniform
 
 # Exposures at which validation photos are spoilt, in stops; 0 leaves them as they are.

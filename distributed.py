@@ -1,7 +1,8 @@
-"""Training as one with several processes, one per GPU, on one machine or several.
+"""Working as one with several processes, one per GPU, on one machine or several.
 
-Gradients are averaged here by hand and not by DistributedDataParallel: which sub-networks learn
-changes from stage to stage, and the discriminator takes part in two different backward passes.
+Gradients are averaged here by hand and not by DistributedDataParallel: in training, which
+sub-networks learn changes from stage to stage, and the discriminator takes part in two different
+backward passes.
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -84,6 +86,14 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     except torch.multiprocessing.ProcessExitedException as ended:
         return ended.exit_code
     return 0
+
+
+def wait_for_others() -> None:
+    """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _spawned(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> None:

@@ -1,15 +1,30 @@
-"""Which photos a command corrects, and where their results go."""
+"""Which photos a folder holds, which of them a command corrects, and where their results go."""
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from config import ConfigError
-from photo import output_suffix, photo_paths
+from photo import output_suffix
+from photo_formats import FORMAT_OF_SUFFIX, PhotoError
+
+COMPARISON_SUFFIX = ".compare.png"
+
+
+class Work(NamedTuple):
+    """What a command has to do; of several processes, each has its own share."""
+
+    outputs: dict[Path, Path]  # the results by photo
+    failures: list[str]  # a line for each folder that can't be listed
+    skipped_count: int  # photos whose result is there
+    others: list[Path]  # files that are no photos by their suffix; the first process has them
 
 
 def find_inputs(
     source: Path, output_dir: Path, output_format: str | None = None, skip_existing: bool = False
-) -> tuple[dict[Path, Path], list[str]]:
+) -> Work:
     """Map a photo, or the photos of a folder, to their results.
 
     Of several processes that torchrun has started, each gets its own share.
@@ -20,9 +35,6 @@ def find_inputs(
         output_format: of the results, as for `photo.save_photo`.
         skip_existing: leave out photos whose result is there.
 
-    Returns:
-        The results by photo, and a line for each folder that can't be listed.
-
     Raises:
         ConfigError: there is no photo, a result would replace one, or output_dir is a file.
     """
@@ -31,11 +43,12 @@ def find_inputs(
         raise ConfigError([f"result_output_dir is {output_dir}: a file; name a folder"])
     if source.is_dir():
         root, own = source, real(output_dir)
-        paths = photo_paths(source, on_error=lambda error: failures.append(str(error)))
+        files = visible_files(source, on_error=lambda error: failures.append(str(error)))
         if real(source) in own.parents:  # results of an earlier run are no photos
-            paths = [path for path in paths if own not in real(path).parents]
+            files = [path for path in files if own not in real(path).parents]
+        paths = [path for path in files if is_photo(path)]
     elif source.exists():
-        root, paths = source.parent, [source]
+        root, files, paths = source.parent, [source], [source]
     else:
         raise ConfigError([f"img_pth is {source}: no such file or folder; name one"])
     if not paths and not failures:
@@ -50,10 +63,12 @@ def find_inputs(
                 [f"result_output_dir is {output_dir}: {output} would be replaced; name another"]
             )
     rank, rank_count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    share = list(outputs.items())[rank::rank_count]
-    return {
-        path: output for path, output in share if not (skip_existing and output.exists())
-    }, failures
+    share = dict(list(outputs.items())[rank::rank_count])
+    left = {
+        path: output for path, output in share.items() if not (skip_existing and output.exists())
+    }
+    others = [] if rank else sorted(set(files) - set(paths))
+    return Work(left, failures, len(share) - len(left), others)
 
 
 def real(path: Path) -> Path:
@@ -64,22 +79,92 @@ def real(path: Path) -> Path:
 def plan_outputs(
     paths: list[Path], root: Path, output_dir: Path, output_format: str | None = None
 ) -> dict[Path, Path]:
-    """Map every photo to its result: same structure and name, no two alike.
+    """Map every photo to its result: same structure and name, no two alike, whatever the case.
 
-    A result whose suffix must change (RAW becomes .tif) keeps the old one in its name where
-    it would meet a namesake.
+    A result that would meet a namesake, or a namesake's comparison, has more in its name: the
+    photo's own suffix, then underscores.
     """
     suffixes = {path: output_suffix(path, output_format) for path in paths}
     outputs: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    # Those that keep their suffix go first: they cannot meet each other.
+    taken: set[str] = set()
+
+    def names(output: Path) -> set[str]:
+        return {str(path).casefold() for path in (output, comparison_path(output))}
+
+    # Those that keep their suffix go first, and so keep their names.
     for path in sorted(paths, key=lambda path: suffixes[path] != path.suffix):
-        suffix = suffixes[path] or path.suffix
-        output = output_dir / path.relative_to(root).with_suffix(suffix)
+        output = output_dir / path.relative_to(root).with_suffix(suffixes[path])
         stem = path.name
-        while output in taken:
-            output = output.with_name(stem + suffix)
+        while names(output) & taken:
+            output = output.with_name(stem + suffixes[path])
             stem += "_"
-        taken.add(output)
+        taken |= names(output)
         outputs[path] = output
     return {path: outputs[path] for path in paths}
+
+
+def comparison_path(output: Path) -> Path:
+    """Where the picture of before and after goes: photo.jpg beside photo.jpg.compare.png."""
+    return output.with_name(output.name + COMPARISON_SUFFIX)
+
+
+def photo_paths(
+    folder: str | Path, on_error: Callable[[PhotoError], None] | None = None
+) -> list[Path]:
+    """List the photos below a folder by suffix: those of `visible_files`, which see."""
+    return [path for path in visible_files(folder, on_error) if is_photo(path)]
+
+
+def is_photo(path: Path) -> bool:
+    """The suffix is one of a format that `photo.load_photo` reads."""
+    return path.suffix.lower() in FORMAT_OF_SUFFIX
+
+
+def count_kinds(paths: list[Path]) -> str:
+    """How many files of which suffix (or name, without one) there are, as "2 .gif, 1 .txt"."""
+    kinds = Counter(path.suffix.lower() or path.name for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def visible_files(
+    folder: str | Path, on_error: Callable[[PhotoError], None] | None = None
+) -> list[Path]:
+    """List the files below a folder, sorted, without hidden files and folders.
+
+    Links to folders are followed, but no folder is listed twice, so loops of links end. The
+    comparisons that stand beside results are not listed.
+
+    Args:
+        folder: where to look.
+        on_error: told of each folder that cannot be listed; without it the first one is raised.
+
+    Raises:
+        PhotoError: a folder cannot be listed, and there is no `on_error`.
+    """
+
+    def report(error: OSError) -> None:
+        failure = PhotoError(f"{error.filename}: cannot be listed: {error.strerror}")
+        if on_error is None:
+            raise failure from error
+        on_error(failure)
+
+    root = os.path.realpath(folder)
+    seen = {root}
+
+    def is_new(path: str) -> bool:
+        real = os.path.realpath(path)
+        # What a link shows of the folder itself is listed under its own name.
+        is_inside = os.path.commonpath([root, real]) == root
+        if real in seen or (os.path.islink(path) and is_inside):
+            return False
+        seen.add(real)
+        return True
+
+    paths = []
+    for parent, folders, files in os.walk(folder, onerror=report, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if is_new(os.path.join(parent, name))]
+        names = {name for name in files if not name.startswith(".")}
+        names -= {name + COMPARISON_SUFFIX for name in names}
+        paths += [Path(parent, name) for name in names]
+    return sorted(paths)

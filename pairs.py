@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from photo import photo_paths
+from folder import photo_paths
 
 BRACKET_SETS = ("hdrps", "empa", "mef_stacks", "ntu_stacks")  # small sets of one kind: one group
 

@@ -1,7 +1,5 @@
 """Read and write what cameras and editors make: upright, colour-managed, nothing lost."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -129,48 +127,6 @@ def output_suffix(path: str | Path, output_format: str | None = None) -> str:
     if name is None or FORMAT_OF_SUFFIX.get(suffix.lower()) == name:
         return suffix
     return SUFFIXES[name][0]
-
-
-def photo_paths(
-    folder: str | Path, on_error: Callable[[PhotoError], None] | None = None
-) -> list[Path]:
-    """List the photos below a folder by suffix, sorted, without hidden files and folders.
-
-    Links to folders are followed, but no folder is listed twice, so loops of links end.
-
-    Args:
-        folder: where to look.
-        on_error: told of each folder that cannot be listed; without it the first one is raised.
-
-    Raises:
-        PhotoError: a folder cannot be listed, and there is no `on_error`.
-    """
-
-    def report(error: OSError) -> None:
-        failure = PhotoError(f"{error.filename}: cannot be listed: {error.strerror}")
-        if on_error is None:
-            raise failure from error
-        on_error(failure)
-
-    root = os.path.realpath(folder)
-    seen = {root}
-
-    def is_new(path: str) -> bool:
-        real = os.path.realpath(path)
-        # What a link shows of the folder itself is listed under its own name.
-        is_inside = os.path.commonpath([root, real]) == root
-        if real in seen or (os.path.islink(path) and is_inside):
-            return False
-        seen.add(real)
-        return True
-
-    paths = []
-    for parent, folders, files in os.walk(folder, onerror=report, followlinks=True):
-        visible = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in visible if is_new(os.path.join(parent, name))]
-        photos = (Path(parent, name) for name in files if not name.startswith("."))
-        paths += [path for path in photos if path.suffix.lower() in FORMAT_OF_SUFFIX]
-    return sorted(paths)
 
 
 def _load(path: Path, max_pixels: int, min_size: int | None = None) -> Photo:

@@ -16,22 +16,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 import adjust
 from checkpoint import CheckpointError, load_weights
+from compare import save_comparison, show_window
 from config import ConfigError, PredictConfig, load_config
-from folder import find_inputs
+from distributed import wait_for_others
+from folder import comparison_path, count_kinds, find_inputs
 from model import ExposureCorrectionNet
-from photo import load_photo, load_rgb, save_photo
+from photo import load_photo, save_photo
 from photo_formats import PhotoError
 from upsample import WHITE, upsample_correction
 
@@ -168,18 +168,11 @@ def correct_file(
     )
     save_photo(photo, corrected, output, config.output_format, config.quality)
     if config.compare:
-        from compare import save_comparison  # matplotlib takes long to import
-
         before, after = (
             fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
             for pixels in (photo.pixels, corrected)
         )
         save_comparison(comparison_path(output), before, after)
-
-
-def comparison_path(output: Path) -> Path:
-    """Where the picture of before and after goes: photo.jpg beside photo.jpg.compare.png."""
-    return output.with_name(f"{output.name}.compare.png")
 
 
 def correct_files(
@@ -225,28 +218,6 @@ def correct_files(
     return failures
 
 
-def show_window(path: Path, output: Path, max_pixels: int) -> bool:
-    """Show a photo before and after until its window is closed; False where none opens."""
-    import matplotlib.pyplot as plt
-
-    try:
-        figure, axes = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
-        has_window = plt.get_backend().lower() != "agg"  # what matplotlib falls back on
-    except ImportError:  # where MPLBACKEND insists on a toolkit
-        has_window = False
-    if not has_window:
-        fix = "no display, or no toolkit for windows (install PyQt6)"
-        print(f"show_result: {fix}; going on without", file=sys.stderr)
-        return False
-    for axis, file, title in zip(axes, (path, output), ("before", "after"), strict=True):
-        axis.imshow(load_rgb(file, min_size=700, max_pixels=max_pixels))
-        axis.set_title(f"{title}: {file}")
-        axis.axis("off")
-    plt.show()
-    plt.close(figure)
-    return True
-
-
 # ----------------------------------------------------------------------------- the command
 
 
@@ -287,14 +258,6 @@ def choose_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
-def wait_for_others() -> None:
-    """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        dist.init_process_group("gloo", timeout=timedelta(days=7))
-        dist.barrier()
-        dist.destroy_process_group()
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
@@ -310,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.conf, PredictConfig)
         given = {"img_pth": options.path, "result_output_dir": options.output}
         config = replace(config, **{key: value for key, value in given.items() if value})
-        outputs, failures = find_inputs(
+        work = find_inputs(
             Path(config.img_pth),
             Path(config.result_output_dir),
             config.output_format,
@@ -321,18 +284,22 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, CheckpointError, OSError, PhotoError) as error:
         print(error, file=sys.stderr)
         return 2
+    if work.others:
+        print(f"left out, as no photos by their suffix: {count_kinds(work.others)}")
     start = time.perf_counter()
     try:
-        file_failures = correct_files(outputs, model, config)
+        failures = correct_files(work.outputs, model, config)
     except KeyboardInterrupt:
         print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
         return 128 + signal.SIGINT
-    seconds = (time.perf_counter() - start) / max(1, len(outputs))
-    failures += file_failures
+    seconds = (time.perf_counter() - start) / max(1, len(work.outputs))
+    corrected_count = len(work.outputs) - len(failures)
+    failures = work.failures + failures
     for failure in failures:
         print(failure, file=sys.stderr)
+    skipped = f", {work.skipped_count} there already" if work.skipped_count else ""
     print(
-        f"{len(outputs) - len(file_failures)} corrected, {len(failures)} failed, "
+        f"{corrected_count} corrected, {len(failures)} failed{skipped}, "
         f"{seconds:.2f} s a photo; results in {config.result_output_dir}"
     )
     wait_for_others()

@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pictures import save
 from PIL import Image
 
+import predict
 from checkpoint import save_weights
 from interruption import SIGNALS
 from model import ExposureCorrectionNet
@@ -137,6 +139,33 @@ def write_json(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def run(tmp_path, write_json, write_weights):
+    """(command line, gain of the network, config) -> exit code; results go to tmp_path / out."""
+
+    def call(*arguments, gain: float = 0.0, **changes) -> int:
+        values = {
+            "img_pth": str(tmp_path / "photos"),
+            "image_size": [32, 32],
+            "use_orig_size": False,
+            "result_output_dir": str(tmp_path / "out"),
+            "pretrained_model": str(write_weights(gain)),
+            "show_result": False,
+        }
+        config = write_json("predict_conf.json", values | changes)
+        return predict.main([*map(str, arguments), "--conf", str(config)])
+
+    return call
+
+
+@pytest.fixture
+def dark(tmp_path, make_photo) -> np.ndarray:
+    """The only photo of the folder, dark.png; the network sees it at its own size."""
+    photo = make_photo(30, 32) // 3
+    save(tmp_path / "photos" / "dark.png", photo)
+    return photo
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError
-from folder import find_inputs, plan_outputs
+from folder import count_kinds, find_inputs, photo_paths, plan_outputs
+from photo_formats import PhotoError
 
 ROOT, OUT = Path("in"), Path("out")
 
@@ -52,6 +53,9 @@ def planned(names: list[str], output_format: str | None = None) -> dict[str, str
         (["a.nef", "a.tif"], None, ["a.nef.tif", "a.tif"]),
         (["a.nef", "b.tiff"], None, ["a.tif", "b.tiff"]),
         (["a.b.jpg"], "webp", ["a.b.webp"]),
+        (["A.png", "a.jpg"], "jpeg", ["A.png.jpg", "a.jpg"]),  # some disks ignore case
+        (["A.jpg", "a.jpg"], None, ["A.jpg", "a.jpg.jpg"]),
+        (["a.nef", "a.tif.compare.png"], None, ["a.nef.tif", "a.tif.compare.png"]),
     ],
 )
 def test_results_keep_their_names_and_never_meet(names, output_format, expected):
@@ -66,26 +70,26 @@ def test_results_keep_their_names_and_never_meet(names, output_format, expected)
 
 def test_a_folder_is_searched_with_its_subfolders(touch):
     folder = touch("a.jpg", "b/c.png", "notes.txt", ".hidden/d.jpg")
-    outputs, failures = find_inputs(folder, OUT)
+    outputs, failures, _, _ = find_inputs(folder, OUT)
     assert outputs == {folder / "a.jpg": OUT / "a.jpg", folder / "b/c.png": OUT / "b/c.png"}
     assert failures == []
 
 
 def test_a_single_photo_goes_right_into_the_output_folder(touch):
     photo = touch("deep/a.jpg") / "deep/a.jpg"
-    assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [])
+    assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [], 0, [])
 
 
 def test_results_of_an_earlier_run_are_no_photos(touch):
     folder = touch("a.jpg", "out/a.jpg", "out/deep/b.jpg")
-    outputs, _ = find_inputs(folder, folder / "out")
+    outputs = find_inputs(folder, folder / "out").outputs
     assert outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
 
 
 def test_a_link_to_itself_fails_alone_later(touch):
     folder = touch("b.jpg")
     (folder / "a.jpg").symlink_to("a.jpg")
-    outputs, failures = find_inputs(folder, folder / "out")
+    outputs, failures, _, _ = find_inputs(folder, folder / "out")
     assert [path.name for path in outputs] == ["a.jpg", "b.jpg"] and not failures
 
 
@@ -110,13 +114,13 @@ def test_results_never_replace_photos(touch, names, source, output_dir, output_f
 
 def test_the_output_folder_may_be_above_the_photos(touch):
     folder = touch("x/a.jpg", "x/y/b.jpg")
-    outputs, _ = find_inputs(folder / "x", folder)
+    outputs = find_inputs(folder / "x", folder).outputs
     assert list(outputs.values()) == [folder / "a.jpg", folder / "y/b.jpg"]
 
 
 def test_photos_and_results_may_share_a_folder_where_no_two_names_meet(touch):
     folder = touch("a.jpg", "b.bmp")
-    outputs, _ = find_inputs(folder, folder, "png")
+    outputs = find_inputs(folder, folder, "png").outputs
     assert list(outputs.values()) == [folder / "a.png", folder / "b.png"]
 
 
@@ -124,9 +128,32 @@ def test_photos_whose_result_is_there_are_left_out_where_asked(touch, tmp_path):
     folder = touch("a.jpg", "b.jpg")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.jpg").touch()
-    assert list(find_inputs(folder, tmp_path / "out")[0]) == [folder / "a.jpg", folder / "b.jpg"]
-    left, _ = find_inputs(folder, tmp_path / "out", skip_existing=True)
-    assert list(left) == [folder / "b.jpg"]
+    assert list(find_inputs(folder, tmp_path / "out").outputs) == [
+        folder / "a.jpg",
+        folder / "b.jpg",
+    ]
+    left = find_inputs(folder, tmp_path / "out", skip_existing=True)
+    assert list(left.outputs) == [folder / "b.jpg"] and left.skipped_count == 1
+
+
+def test_files_that_are_no_photos_by_suffix_are_told_but_hidden_ones_and_results(
+    touch, monkeypatch
+):
+    names = ("a.jpg", "b.GIF", "c/d.gif", "c/notes", ".hidden", "out/a.jpg", "out/list.txt")
+    folder = touch(*names)
+    others = find_inputs(folder, folder / "out").others
+    assert [path.name for path in others] == ["b.GIF", "d.gif", "notes"]
+    assert count_kinds(others) == "2 .gif, 1 notes"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert find_inputs(folder, folder / "out").others == []
+
+
+def test_comparisons_beside_results_are_no_photos(touch):
+    folder = touch("a.jpg", "a.jpg.compare.png", "b.compare.png", "c/d.jpg.compare.png")
+    work = find_inputs(folder, OUT)
+    names = [path.name for path in work.outputs]
+    assert names == ["a.jpg", "b.compare.png", "d.jpg.compare.png"] and not work.others
 
 
 @pytest.mark.parametrize(
@@ -138,18 +165,43 @@ def test_a_path_without_photos_is_refused_by_name(touch, source, words):
         find_inputs(folder / source, OUT)
 
 
+# ---------------------------------------------------------------------------- listings
+
+
+def test_folders_are_listed_once_sorted_and_without_hidden_files(tmp_path):
+    root, outside = tmp_path / "photos", tmp_path / "outside"
+    for name in ("b.JPG", "a/z.png", "a/.x.png", ".git/c.png", "a/note.txt", "c/d.nef"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    outside.mkdir()
+    (outside / "o.tif").touch()
+    (root / "a/loop").symlink_to(root)
+    (root / "link").symlink_to(outside)
+    (outside / "back").symlink_to(outside)
+    names = [path.relative_to(root).as_posix() for path in photo_paths(root)]
+    assert names == ["a/z.png", "b.JPG", "c/d.nef", "link/o.tif"]
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path):
+    with pytest.raises(PhotoError, match="nowhere: cannot be listed: No such file"):
+        photo_paths(tmp_path / "nowhere")
+    failures = []
+    assert photo_paths(tmp_path / "nowhere", failures.append) == []
+    assert [type(failure) for failure in failures] == [PhotoError]
+
+
 # ---------------------------------------------------------------------- several processes
 
 
 @pytest.mark.parametrize("rank_count", [1, 2, 3, 5])
 def test_processes_share_a_folder_without_overlap(touch, monkeypatch, rank_count):
     folder = touch("a.jpg", "a.png", "b.jpg", "c.jpg")
-    whole, _ = find_inputs(folder, OUT, "png")
+    whole = find_inputs(folder, OUT, "png").outputs
     monkeypatch.setenv("WORLD_SIZE", str(rank_count))
     shares = []
     for rank in range(rank_count):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(find_inputs(folder, OUT, "png")[0])
+        shares.append(find_inputs(folder, OUT, "png").outputs)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert sum(map(len, shares)) == len(whole) == 4
     assert {path: output for share in shares for path, output in share.items()} == whole
@@ -161,5 +213,5 @@ def test_shares_do_not_depend_on_what_other_processes_have_finished(touch, monke
     monkeypatch.setenv("RANK", "1")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.jpg").touch()  # of the first process
-    left, _ = find_inputs(folder, tmp_path / "out", skip_existing=True)
-    assert list(left) == [folder / "b.jpg", folder / "d.jpg"]
+    left = find_inputs(folder, tmp_path / "out", skip_existing=True)
+    assert list(left.outputs) == [folder / "b.jpg", folder / "d.jpg"]

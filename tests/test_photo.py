@@ -22,7 +22,7 @@ from photo_files import (
 )
 from PIL import Image, JpegImagePlugin
 
-from photo import Photo, PhotoError, load_photo, load_rgb, output_suffix, photo_paths, save_photo
+from photo import Photo, PhotoError, load_photo, load_rgb, output_suffix, save_photo
 
 FORMAT_WRITTEN = {
     ".jpg": "JPEG",
@@ -113,28 +113,6 @@ def test_a_name_without_known_suffix_gets_the_format_of_the_content(tmp_path):
     photo = load_photo(tmp_path / "photo")
     save_photo(photo, photo.pixels, tmp_path / "result")
     assert Image.open(tmp_path / "result").format == "WEBP"
-
-
-def test_folders_are_listed_once_sorted_and_without_hidden_files(tmp_path):
-    root, outside = tmp_path / "photos", tmp_path / "outside"
-    for name in ("b.JPG", "a/z.png", "a/.x.png", ".git/c.png", "a/note.txt", "c/d.nef"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    outside.mkdir()
-    (outside / "o.tif").touch()
-    (root / "a/loop").symlink_to(root)
-    (root / "link").symlink_to(outside)
-    (outside / "back").symlink_to(outside)
-    names = [path.relative_to(root).as_posix() for path in photo_paths(root)]
-    assert names == ["a/z.png", "b.JPG", "c/d.nef", "link/o.tif"]
-
-
-def test_a_folder_that_cannot_be_listed_is_reported(tmp_path):
-    with pytest.raises(PhotoError, match="nowhere: cannot be listed: No such file"):
-        photo_paths(tmp_path / "nowhere")
-    failures = []
-    assert photo_paths(tmp_path / "nowhere", failures.append) == []
-    assert [type(failure) for failure in failures] == [PhotoError]
 
 
 def test_what_is_no_readable_file_is_refused(tmp_path, monkeypatch):
