@@ -67,6 +67,15 @@ def test_where_no_window_opens_no_other_is_tried(run, tmp_path, write_photos, mo
     assert len(calls) == 1 and len(files_in(tmp_path / "out")) == 3
 
 
+def test_a_window_that_does_not_open_leaves_no_figure(tmp_path, make_photo, capsys):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    photo = save(tmp_path / "photo.png", make_photo())
+    assert not show_window(photo, photo, 10**6)
+    assert pyplot.get_fignums() == []
+    assert "show_result: no display, or no toolkit" in capsys.readouterr().err
+
+
 def test_a_window_has_before_on_the_left_and_after_on_the_right(tmp_path, make_photo, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
