@@ -28,8 +28,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, of another kind or version, or holds code.
     """
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: a folder; name the file in it, such as best.pth")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: no such file; name one that train.py saved")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever damaged bytes lead to
@@ -61,6 +63,8 @@ def load_weights(path: str | Path) -> ExposureCorrectionNet:
         CheckpointError: the file is something else, or its weights do not fit its architecture.
     """
     state = load_checkpoint(path)
+    if "optimizers" in state:
+        raise CheckpointError(f"{path}: a checkpoint of a run; name the best.pth beside it")
     try:
         network = ExposureCorrectionNet(**state["architecture"])
         network.load_state_dict(state["weights"])

@@ -81,9 +81,9 @@ class TrainConfig(Config):
     train_data_dir: str = required(text(), "data/train")
     valid_data_dir: str = required(text(), "data/valid")
     # photos per step, over all GPUs together
-    batch_size: int = required(whole(1), 8)
+    batch_size: int = required(whole(1), 16)
     # learning rate of the network in the first epoch, and in the last (cosine in between)
-    init_lr: float = required(number(0, above=True), 1e-3)
+    init_lr: float = required(number(0, above=True), 5e-4)
     final_lr: float = required(number(0), 1e-6)
     # L2 penalty on the weights of the network, and of the discriminator
     weight_decay: float = required(number(0), 0)
@@ -92,13 +92,13 @@ class TrainConfig(Config):
     discriminator_init_lr: float = required(number(0, above=True), 1e-4)
     discriminator_final_lr: float = required(number(0), 1e-6)
     # passes over the training photos
-    epochs: int = required(whole(1), 100)
+    epochs: int = required(whole(1), 64)
     # first epoch (from 1) with the adversarial loss; greater than epochs: never
-    begin_use_adv_loss_epoch: int = required(whole(1), 90)
+    begin_use_adv_loss_epoch: int = required(whole(1), 64)
     # GPUs to train on, such as "0" or "0,1"; "": the CPU
     CUDA_VISIBLE_DEVICES: str = required(gpu_list(), "0")
     # processes that load photos, per GPU; 0: the training process itself
-    num_workers: int = required(whole(0, 1024), 2)
+    num_workers: int = required(whole(0, 1024), 1)
     # folder for weights, checkpoint, log and pictures of this run
     model_save_dir: str = required(text(), "runs/default")
     # levels of the Laplacian pyramid, and sub-networks
@@ -110,7 +110,7 @@ class TrainConfig(Config):
         list_of(whole(1, 4096)), [24, 24, 24, 16]
     )
     # torchvision's ColorJitter: a strength, or (min, max) of the factor
-    color_jitter_brightness: float | tuple[float, float] = required(jitter(), [0.3, 2.5])
+    color_jitter_brightness: float | tuple[float, float] = required(jitter(), [0.3, 2.0])
     color_jitter_saturation: float | tuple[float, float] = required(jitter(), 0.2)
     color_jitter_contrast: float | tuple[float, float] = required(jitter(), 0.2)
 

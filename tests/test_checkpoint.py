@@ -81,9 +81,15 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_checkpoint, load_weights])
-@pytest.mark.parametrize("name", ["missing.pth", "."])
-def test_a_missing_file_is_named(tmp_path, load, name):
-    with pytest.raises(FileNotFoundError, match="no such file"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.pth", "missing.pth: no such file; name one that train.py saved"),
+        ("", "a folder; name the file in it, such as best.pth"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, load, name, words):
+    with pytest.raises(FileNotFoundError, match=words):
         load(tmp_path / name)
 
 
@@ -148,6 +154,7 @@ def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path, key, v
 
 
 def test_a_training_checkpoint_is_no_file_of_weights(tmp_path):
-    save_checkpoint(tmp_path / "last.pth", {"config": {}, "networks": {}})
-    with pytest.raises(CheckpointError, match=r"last\.pth"):
+    save_checkpoint(tmp_path / "last.pth", {"networks": {}, "optimizers": {}})
+    words = r"last\.pth: a checkpoint of a run; name the best\.pth beside it"
+    with pytest.raises(CheckpointError, match=words):
         load_weights(tmp_path / "last.pth")

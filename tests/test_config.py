@@ -119,7 +119,7 @@ def test_all_faults_of_a_file_are_reported_at_once(tmp_path):
 
 def test_a_fault_names_key_value_what_is_allowed_and_the_fix(tmp_path):
     assert file_faults(tmp_path / "conf.json", {**TRAIN, "batch_size": 0}) == [
-        'batch_size is 0; allowed: a whole number, 1 or more; write for example "batch_size": 8'
+        'batch_size is 0; allowed: a whole number, 1 or more; write for example "batch_size": 16'
     ]
 
 

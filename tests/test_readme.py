@@ -89,6 +89,15 @@ def test_defaults_are_those_of_the_files_and_of_the_code(cell, value):
     assert (ABSENT if cell == ABSENT else read(cell)) == value
 
 
+@pytest.mark.parametrize(
+    ("config_class", "name"), [(TrainConfig, "conf.json"), (PredictConfig, "predict_conf.json")]
+)
+def test_what_faults_propose_to_write_is_what_the_shipped_file_says(config_class, name):
+    examples = {key.name: key.metadata["example"] for key in dataclasses.fields(config_class)}
+    values = shipped(name)
+    assert all(examples[key] == values[key] for key in required_of(config_class))
+
+
 def test_keys_that_the_shipped_file_leaves_out_are_told_to_be_optional():
     keys = list(tables()[0])
     optional = keys[keys.index("show_result") + 1 :]
