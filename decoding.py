@@ -176,7 +176,7 @@ def _is_lossless_webp(data: bytes) -> bool:
 
 
 def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray | None:
-    """(H, W) or (H, W, 2 to 4), alpha last; None where Pillow does as well."""
+    """Decode what Pillow cannot, or slower: (H, W) or (H, W, 2 to 4), alpha last; else None."""
     buffer = np.frombuffer(data, np.uint8)
     if name == "JPEG":
         # Without its end marker it is for Pillow, which tells damage where OpenCV may paint grey.
@@ -194,7 +194,7 @@ def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray
     if not is_deep and extra != (0,):  # a mask, which Pillow drops
         return None
     if name == "TIFF" and image.tag_v2.get(284) == 2:  # both libraries would scramble them
-        raise PhotoError("16 bits in separate colour planes; save it with interleaved channels")
+        raise PhotoError("separate colour planes; save it with interleaved channels")
     samples = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != (np.uint16 if is_deep else np.uint8):
         raise PhotoError(f"damaged or unsupported {name} of {16 if is_deep else 8} bits")

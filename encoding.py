@@ -1,7 +1,7 @@
 """Encode photos: corrected pixels with everything else of the photo.
 
 OpenCV encodes JPEG, Pillow the rarer kinds. PNG and TIFF are written by hand: neither library
-writes 16 bits together with the metadata.
+writes 16 bits together with the metadata. So is BMP with alpha.
 """
 
 import io
@@ -39,6 +39,8 @@ def encode(photo: Photo, corrected: np.ndarray, name: str, quality: int | None =
         return _encode_png(photo, samples)
     if name == "TIFF":
         return _encode_tiff(photo, samples)
+    if name == "BMP" and samples.shape[2] in (2, 4):
+        return _encode_bmp_with_alpha(photo, samples)
     return _encode_by_pillow(name, photo, samples, quality)
 
 
@@ -144,8 +146,6 @@ def _encode_tiff(photo: Photo, samples: np.ndarray) -> bytes:
 
 
 def _encode_by_pillow(name: str, photo: Photo, samples: np.ndarray, quality: int | None) -> bytes:
-    if name == "BMP" and samples.shape[2] in (2, 4):
-        return _encode_bmp_with_alpha(photo, samples)
     if name == "HEIF":
         register_heif()
     image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
@@ -167,12 +167,15 @@ def _encode_by_pillow(name: str, photo: Photo, samples: np.ndarray, quality: int
 
 
 def _encode_bmp_with_alpha(photo: Photo, samples: np.ndarray) -> bytes:
-    """As OpenCV does it: Pillow writes alpha where readers do not look for it."""
-    order = [0, 0, 0, 1] if samples.shape[2] == 2 else [2, 1, 0, 3]
-    _, encoded = cv2.imencode(".bmp", samples[..., order])
-    if photo.dpi:
-        encoded[38:46].view("<i4")[:] = [round(dpi / 0.0254) for dpi in photo.dpi]
-    return encoded.tobytes()
+    """Tell by masks (in a BITMAPV4HEADER) that there is alpha, which Pillow leaves to guessing."""
+    rows = samples[::-1, :, [0, 0, 0, 1] if samples.shape[2] == 2 else [2, 1, 0, 3]]
+    height, width = rows.shape[:2]
+    density = [round(dpi / 0.0254) for dpi in photo.dpi or (0, 0)]
+    size = (108, width, height, 1, 32, 3, rows.size, *density, 0, 0)
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)  # of red, green, blue, alpha
+    header = struct.pack("<IiiHHIIiiII4I4s48x", *size, *masks, b"BGRs")  # sRGB
+    start = struct.pack("<2sI4xI", b"BM", 14 + len(header) + rows.size, 14 + len(header))
+    return start + header + rows.tobytes()
 
 
 def _deflate(samples: np.ndarray) -> bytes:

@@ -4,7 +4,6 @@ import io
 import struct
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import tifffile
 from photo_files import (
@@ -36,6 +35,7 @@ from photo_files import (
     encode,
     exif_chunk,
     icc_chunk,
+    make_bmp_with_alpha,
     make_exif,
     make_jpeg,
     make_png_16,
@@ -257,8 +257,7 @@ def other_cases() -> list[Case]:
     soft_alpha = encode(rgba, "WEBP", quality=98, exact=True)
     palette = Image.fromarray(SCENE).quantize(64)
     coloured = np.asarray(palette.convert("RGB"))
-    bmp_alpha = bytearray(cv2.imencode(".bmp", rgba[..., [2, 1, 0, 3]])[1])
-    struct.pack_into("<ii", bmp_alpha, 38, 11811, 11811)  # px per metre
+    bmp_alpha = make_bmp_with_alpha(rgba)
     alpha, same = {"alpha": ALPHA}, {"tolerance": 0}
     kinds = [
         ("webp", encode(SCENE, "WEBP", quality=98), SCENE, "RGB", {}),

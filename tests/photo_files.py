@@ -178,6 +178,15 @@ def png_chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + body + struct.pack(">I", zlib.crc32(body))
 
 
+def make_bmp_with_alpha(rgba: np.ndarray) -> bytes:
+    """Of 300 dpi, from the top down, with a BITMAPV3INFOHEADER."""
+    height, width = rgba.shape[:2]
+    size = (56, width, -height, 1, 32, 3, rgba.size, 11811, 11811, 0, 0)
+    masks = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII4I", *size, *masks)
+    return struct.pack("<2sI4xI", b"BM", 70 + rgba.size, 70) + header + rgba.tobytes()
+
+
 def put_behind_pixels(png: bytes, *chunks: bytes) -> bytes:
     return png[:-12] + b"".join(chunks) + png[-12:]
 
