@@ -6,39 +6,28 @@ The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
-import math
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
-from dataset import VALIDATION_EVS
-from distributed import average_gradients, gather, launch, rank, rank_count
+from dataset import to_floats
+from distributed import gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
     count_active_levels,
+    find_train_and_valid_photos,
     make_train_loader,
     make_valid_loader,
     stage_image_size,
-    warn_of_shared_photos,
-)
-from loss import (
-    adversarial_loss,
-    agreement_loss,
-    discriminator_loss,
-    pyramid_loss,
-    reconstruction_loss,
 )
 from photo import PhotoError
-from pyramid import gaussian_pyramid, pad_to_multiple
 from report import RunLog, describe_epoch, save_comparison
 from run_state import (
     Networks,
@@ -49,134 +38,12 @@ from run_state import (
     restore_run,
     save_run,
     set_rates,
-    update_average,
 )
-from utils import psnr, remove_temporaries, ssim
+from step import NonFiniteLossError, has_fast_half_precision, train_step
+from utils import remove_temporaries
+from validation import mean, spoilt_psnr, validate
 
 BEST, LAST = "best.pth", "last.pth"  # weights to predict with; checkpoint to go on from
-METRICS = ("psnr", "ssim")
-MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
-
-
-class NonFiniteLossError(ValueError):
-    """A loss is infinite or not a number."""
-
-
-def has_fast_half_precision(device: torch.device) -> bool:
-    """True where bfloat16 convolutions are faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def train_step(
-    networks: Networks,
-    optimizers: Optimizers,
-    abnormal: Tensor,
-    normal: Tensor,
-    active_count: int,
-    is_adversarial: bool,
-    is_mixed_precision: bool,
-    ema_decay: float,
-    agreement_weight: float,
-) -> dict[str, float]:
-    """One step of the generator, then one of the discriminator; returns the losses by name.
-
-    `abnormal` is (N, versions, 3, h, w), `normal` (N, 3, h, w); see TrainConfig for the settings.
-    """
-    generator, discriminator = networks.generator, networks.discriminator
-    half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
-    pyramid_count = min(active_count + 1, generator.level_count)
-    multiple = generator.stride(pyramid_count, active_count)
-    version_count = abnormal.shape[1]
-    abnormal = abnormal.flatten(0, 1)
-    normal = normal.repeat_interleave(version_count, dim=0)
-    for index, upsampling in enumerate(generator.upsamplings):
-        # One above the active levels only carries their result; it learns once its level does.
-        upsampling.requires_grad_(index + 1 < active_count)
-    abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
-
-    with half_precision:
-        outputs = generator(abnormal, active_count=active_count)
-    targets = gaussian_pyramid(normal, pyramid_count)
-    losses = {
-        "reconstruction": reconstruction_loss(outputs, targets),
-        "pyramid": pyramid_loss(outputs, targets),
-    }
-    if version_count > 1:
-        losses["agreement"] = agreement_weight * agreement_loss(outputs, version_count)
-    if is_adversarial:
-        # Frozen weights, yet the gradient runs through them to the generator.
-        discriminator.requires_grad_(False)
-        with half_precision:
-            logits = discriminator(outputs[-1])
-        losses["adversarial"] = adversarial_loss(logits.float(), generator.level_count)
-        discriminator.requires_grad_(True)
-    check_finite(losses)
-    optimizers.generator.zero_grad()
-    sum(losses.values()).backward()
-    average_gradients(generator)
-    optimizers.generator.step()
-    update_average(networks, optimizers.generator, ema_decay)
-
-    if is_adversarial:
-        with half_precision:
-            real_logits = discriminator(normal)
-            fake_logits = discriminator(outputs[-1].detach())
-        losses["discriminator"] = discriminator_loss(real_logits.float(), fake_logits.float())
-        check_finite(losses)
-        optimizers.discriminator.zero_grad()
-        losses["discriminator"].backward()
-        average_gradients(discriminator)
-        optimizers.discriminator.step()
-    return {name: loss.item() for name, loss in losses.items()}
-
-
-def check_finite(losses: dict[str, Tensor]) -> None:
-    """Raise NonFiniteLossError, naming the loss, before it can spoil any weights."""
-    for name, loss in losses.items():
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the {name} loss is {loss.item()}")
-
-
-def mean(values: Iterable[float]) -> float:
-    """Mean that does not depend on the order of the values, and so not on who scored them."""
-    values = list(values)
-    return math.fsum(values) / len(values)
-
-
-@torch.inference_mode()
-def validate(
-    network: nn.Module, loader: DataLoader, active_count: int, device: torch.device
-) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
-    """Score every validation photo at every exposure, in 8 bit as it would be saved.
-
-    Returns:
-        PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
-        normal) of the first photos, each (N, 3, h, w), for the picture of the epoch.
-    """
-    names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
-    results = []  # (index of the exposure, PSNR, SSIM)
-    samples = []
-    for abnormal, normal, ev_indices in loader:
-        corrected = network(abnormal.to(device), active_count=active_count)[-1].cpu().clamp(0, 1)
-        if len(samples) < 4:
-            samples.append(torch.stack([abnormal, corrected, normal]))
-        for output, target, ev_index in zip(corrected, normal, ev_indices, strict=True):
-            output, target = (
-                (image * 255).round().byte().permute(1, 2, 0).numpy() for image in (output, target)
-            )
-            decibels = min(psnr(output, target), MAX_PSNR)
-            results.append((ev_index.item(), decibels, ssim(output, target)))
-    results = [result for share in gather(results) for result in share]
-    scores = {}
-    for index, name in enumerate(names):
-        scores[name] = {
-            "psnr": mean(decibels for ev_index, decibels, _ in results if ev_index == index),
-            "ssim": mean(similarity for ev_index, _, similarity in results if ev_index == index),
-        }
-    scores["all"] = {metric: mean(scores[name][metric] for name in names) for metric in METRICS}
-    return scores, samples
 
 
 def train_one_epoch(
@@ -223,8 +90,8 @@ def train_one_epoch(
                 losses = train_step(
                     networks,
                     optimizers,
-                    abnormal.to(device, non_blocking=True),
-                    normal.to(device, non_blocking=True),
+                    to_floats(abnormal, device),
+                    to_floats(normal, device),
                     active_count=active_count,
                     is_adversarial=is_adversarial,
                     is_mixed_precision=is_mixed_precision,
@@ -275,18 +142,17 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         raise ConfigError([f"{message}; name another"]) from None
     if rank() == 0:
         remove_temporaries(run_dir)
+    train_paths, valid_paths = find_train_and_valid_photos(config)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)
-    if rank() == 0:
-        warn_of_shared_photos(config)
     log = RunLog(run_dir, progress.epoch)
     active_count = 0
     for epoch in range(progress.epoch, config.epochs + 1):
         if active_count != count_active_levels(config, epoch):
             active_count = count_active_levels(config, epoch)
-            train_loader = make_train_loader(config, active_count, device)
-            valid_loader = make_valid_loader(config, active_count, device)
+            train_loader = make_train_loader(config, train_paths, active_count, device)
+            valid_loader = make_valid_loader(config, valid_paths, active_count, device)
         losses = train_one_epoch(
             networks, optimizers, train_loader, config, progress, active_count, stop
         )
@@ -317,11 +183,6 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         save_run(run_dir / LAST, networks, optimizers, progress, config)
     if rank() == 0:
         print(f"done: the best weights are in {run_dir / BEST}")
-
-
-def spoilt_psnr(scores: dict[str, dict[str, float]]) -> float:
-    """Mean PSNR in dB over the wrong exposures; at 0 EV, doing nothing is best."""
-    return mean(score["psnr"] for name, score in scores.items() if name not in ("0", "all"))
 
 
 def run(device: torch.device, config: TrainConfig) -> int:

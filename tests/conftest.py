@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from checkpoint import save_weights
 from interruption import SIGNALS
 from model import ExposureCorrectionNet
@@ -137,6 +138,35 @@ def write_json(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def run(train_settings, write_json, tmp_path):
+    """(name of the run, changed settings) -> exit code; its files are in tmp_path / name."""
+
+    def call(name: str = "run", **changes) -> int:
+        settings = train_settings | {"model_save_dir": str(tmp_path / name)} | changes
+        return train.main(["--conf", str(write_json(f"{name}.json", settings))])
+
+    return call
+
+
+@pytest.fixture
+def after_step(monkeypatch):
+    """(function of the number of the step, from 1) is called after every step of training."""
+
+    def install(function) -> None:
+        step, count = train.train_step, [0]
+
+        def counted(*arguments, **settings):
+            losses = step(*arguments, **settings)
+            count[0] += 1
+            function(count[0])
+            return losses
+
+        monkeypatch.setattr(train, "train_step", counted)
+
+    return install
 
 
 @pytest.fixture
