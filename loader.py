@@ -10,7 +10,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from config import TrainConfig
+from config import ConfigError, TrainConfig
 from dataset import (
     EpochSampler,
     TrainDataset,
@@ -46,6 +46,13 @@ def start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):  # what is sent to the whole process group does not reach them
         os.setpgrp()
+
+
+def check_shares(config: TrainConfig) -> None:
+    """Raise ConfigError where the processes cannot share a batch evenly."""
+    if config.batch_size % rank_count():
+        message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
+        raise ConfigError([f"{message} evenly: make it a multiple"])
 
 
 def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[Path]]:

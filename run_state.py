@@ -14,9 +14,18 @@ from distributed import rank, rank_count
 from model import Discriminator, ExposureCorrectionNet
 from utils import keep_copy
 
-# Where and how often a run computes and saves may change when it goes on; what it computes not.
-FREE_KEYS = {"CUDA_VISIBLE_DEVICES", "num_workers", "checkpoint_minutes", "model_save_dir"}
-PREVIOUS = "previous.pth"
+# Where and how a run computes, saves and logs may change when it goes on; what it computes not.
+FREE_KEYS = {
+    "CUDA_VISIBLE_DEVICES",
+    "num_workers",
+    "checkpoint_minutes",
+    "model_save_dir",
+    "deterministic",
+    "compile",
+    "log_steps",
+    "tensorboard",
+}
+LAST, PREVIOUS = "last.pth", "previous.pth"  # the checkpoint to go on from, the one before
 
 
 @dataclass
@@ -47,6 +56,7 @@ class Progress:
             compare.
         active_count: levels trained in the epoch before; 0: none yet.
         seconds: training time of this epoch.
+        step_count: steps of all epochs.
     """
 
     epoch: int = 1
@@ -56,6 +66,7 @@ class Progress:
     best_psnr: float = -math.inf
     active_count: int = 0
     seconds: float = 0.0
+    step_count: int = 0
 
 
 def make_networks(config: TrainConfig, device: torch.device) -> Networks:
@@ -85,6 +96,9 @@ def make_networks(config: TrainConfig, device: torch.device) -> Networks:
     discriminator = Discriminator(config.discriminator_image_size).to(device)
     if rank_count() > 1 and device.type == "cuda":
         discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(discriminator)
+    if config.compile and device.type == "cuda":
+        generator.compile()  # at its first call
+        discriminator.compile()
     return Networks(generator, average, discriminator)
 
 

@@ -1,8 +1,11 @@
 """One step of training: forward, losses, backward, for the network and then for its judge."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from config import TrainConfig
 from distributed import average_gradients
 from loss import (
     adversarial_loss,
@@ -24,6 +27,19 @@ def has_fast_half_precision(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def step_settings(
+    config: TrainConfig, active_count: int, epoch: int, device: torch.device
+) -> dict[str, Any]:
+    """What `train_step` takes besides networks and photos, in an epoch."""
+    return {
+        "active_count": active_count,
+        "is_adversarial": epoch >= config.begin_use_adv_loss_epoch,
+        "is_mixed_precision": config.mixed_precision == "auto" and has_fast_half_precision(device),
+        "ema_decay": config.ema_decay,
+        "agreement_weight": config.agreement_weight,
+    }
 
 
 def train_step(

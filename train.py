@@ -1,6 +1,6 @@
 """Train the exposure correction network on a folder of well-exposed photos.
 
-    python train.py [--conf conf.json]
+    python train.py [--conf conf.json] [--dry-run]
 
 The same command again goes on where an interrupted run stopped.
 """
@@ -10,7 +10,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,6 +23,7 @@ from dataset import to_floats
 from distributed import gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
+    check_shares,
     count_active_levels,
     find_train_and_valid_photos,
     make_train_loader,
@@ -28,8 +31,10 @@ from loader import (
     stage_image_size,
 )
 from photo import PhotoError
-from report import RunLog, describe_epoch, save_comparison
+from rehearsal import rehearse
+from report import RunLog, describe_epoch, make_writer, save_comparison
 from run_state import (
+    LAST,
     Networks,
     Optimizers,
     Progress,
@@ -39,11 +44,11 @@ from run_state import (
     save_run,
     set_rates,
 )
-from step import NonFiniteLossError, has_fast_half_precision, train_step
+from step import NonFiniteLossError, step_settings, train_step
 from utils import remove_temporaries
 from validation import mean, spoilt_psnr, validate
 
-BEST, LAST = "best.pth", "last.pth"  # weights to predict with; checkpoint to go on from
+BEST = "best.pth"  # weights to predict with
 
 
 def train_one_epoch(
@@ -52,7 +57,7 @@ def train_one_epoch(
     loader: DataLoader,
     config: TrainConfig,
     progress: Progress,
-    active_count: int,
+    log: RunLog,
     stop: StopSignal,
 ) -> dict[str, float]:
     """Train from where `progress` stands to the end of its epoch; returns the mean losses.
@@ -61,8 +66,8 @@ def train_one_epoch(
         Interrupted: a signal came; the checkpoint is written.
     """
     device = next(networks.generator.parameters()).device
-    is_mixed_precision = config.mixed_precision == "auto" and has_fast_half_precision(device)
-    is_adversarial = progress.epoch >= config.begin_use_adv_loss_epoch
+    active_count = count_active_levels(config, progress.epoch)
+    settings = step_settings(config, active_count, progress.epoch, device)
     loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
     photo_total = loader.sampler.total
     if progress.photo_count and progress.photo_total != photo_total:
@@ -86,21 +91,13 @@ def train_one_epoch(
         for abnormal, normal in loader:
             epochs_done = progress.epoch - 1 + progress.photo_count / photo_total
             set_rates(optimizers, config, epochs_done)
+            abnormal, normal = to_floats(abnormal, device), to_floats(normal, device)
             try:
-                losses = train_step(
-                    networks,
-                    optimizers,
-                    to_floats(abnormal, device),
-                    to_floats(normal, device),
-                    active_count=active_count,
-                    is_adversarial=is_adversarial,
-                    is_mixed_precision=is_mixed_precision,
-                    ema_decay=config.ema_decay,
-                    agreement_weight=config.agreement_weight,
-                )
+                losses = train_step(networks, optimizers, abnormal, normal, **settings)
             except NonFiniteLossError as error:
+                step = progress.step_count + 1
                 place = f"in epoch {progress.epoch} after {progress.photo_count} photos"
-                raise NonFiniteLossError(f"{error} {place}") from None
+                raise NonFiniteLossError(f"{error} {place}, step {step} of the run") from None
             shares = gather((stop.number, losses))
             stop_number = max(number for number, _ in shares)
             losses = {name: mean(share[name] for _, share in shares) for name in losses}
@@ -109,11 +106,14 @@ def train_one_epoch(
                 total = progress.loss_sums.get(name, 0.0)
                 progress.loss_sums[name] = total + loss * batch_size
             progress.photo_count += batch_size
+            progress.step_count += 1
             now = time.monotonic()
             progress.seconds += now - last_step
             last_step = now
             bar.update(batch_size)
             bar.set_postfix({name: f"{loss:.4f}" for name, loss in losses.items()})
+            if config.log_steps and progress.step_count % config.log_steps == 0 and rank() == 0:
+                log.add(describe_step(progress, losses))
             if stop_number or now - last_saved > 60 * config.checkpoint_minutes:
                 save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
                 last_saved = now
@@ -131,31 +131,21 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         Interrupted: a signal came; the checkpoint is written.
         CheckpointError, ConfigError, NonFiniteLossError, OSError, PhotoError: with the fix.
     """
-    if config.batch_size % rank_count():
-        message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
-        raise ConfigError([f"{message} evenly: make it a multiple"])
-    run_dir = Path(config.model_save_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
-        raise ConfigError([f"{message}; name another"]) from None
-    if rank() == 0:
-        remove_temporaries(run_dir)
+    run_dir = make_run_dir(config)
     train_paths, valid_paths = find_train_and_valid_photos(config)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)
-    log = RunLog(run_dir, progress.epoch)
+    has_writer = config.tensorboard and rank() == 0
+    writer = make_writer(run_dir, progress.step_count) if has_writer else None
+    log = RunLog(run_dir, progress.epoch, progress.photo_count, writer)
     active_count = 0
     for epoch in range(progress.epoch, config.epochs + 1):
         if active_count != count_active_levels(config, epoch):
             active_count = count_active_levels(config, epoch)
             train_loader = make_train_loader(config, train_paths, active_count, device)
             valid_loader = make_valid_loader(config, valid_paths, active_count, device)
-        losses = train_one_epoch(
-            networks, optimizers, train_loader, config, progress, active_count, stop
-        )
+        losses = train_one_epoch(networks, optimizers, train_loader, config, progress, log, stop)
         scores, samples = validate(networks.average, valid_loader, active_count, device)
         is_comparable = progress.active_count > 0 and (
             stage_image_size(config, progress.active_count)
@@ -164,6 +154,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         is_best = not is_comparable or spoilt_psnr(scores) > progress.best_psnr
         record = {
             "epoch": epoch,
+            "step": progress.step_count,
             "active_levels": active_count,
             "seconds": round(progress.seconds, 1),
             "losses": losses,
@@ -173,6 +164,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             epoch=epoch + 1,
             best_psnr=spoilt_psnr(scores) if is_best else progress.best_psnr,
             active_count=active_count,
+            step_count=progress.step_count,
         )
         if rank() == 0:
             if is_best:
@@ -185,15 +177,55 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         print(f"done: the best weights are in {run_dir / BEST}")
 
 
-def run(device: torch.device, config: TrainConfig) -> int:
-    """Train, in this process, and return its exit code."""
+def make_run_dir(config: TrainConfig) -> Path:
+    """Make the run's folder, or tidy it up.
+
+    Raises:
+        ConfigError: it can't be made.
+    """
+    run_dir = Path(config.model_save_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
+        raise ConfigError([f"{message}; name another"]) from None
+    if rank() == 0:
+        remove_temporaries(run_dir)
+    return run_dir
+
+
+def make_deterministic() -> None:
+    """Have CUDA compute the same bits every time, with a warning for each kernel that can't."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before cuBLAS wakes
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def describe_step(progress: Progress, losses: dict[str, float]) -> dict[str, Any]:
+    """The line of log.jsonl for the step that is just done."""
+    return {
+        "epoch": progress.epoch,
+        "step": progress.step_count,
+        "photos": progress.photo_count,
+        "seconds": round(progress.seconds, 1),
+        "losses": losses,
+    }
+
+
+def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
+    """Train, in this process, or rehearse it; returns the exit code."""
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:
             print("no CUDA GPU is visible: training on the CPU")
+    cv2.setNumThreads(1)  # forked beside a pool of OpenCV's threads, workers would hang
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.deterministic
+        if config.deterministic:
+            make_deterministic()
     stop = StopSignal()
     try:
-        train(config, device, stop)
+        check_shares(config)
+        (rehearse if is_rehearsal else train)(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
@@ -225,6 +257,11 @@ def run(device: torch.device, config: TrainConfig) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--conf", default="conf.json", help="config file (default: conf.json)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check config and photos, take a few steps, estimate time and memory; write nothing",
+    )
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.conf, TrainConfig)
@@ -233,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Before CUDA wakes, which is when it looks at this.
     os.environ["CUDA_VISIBLE_DEVICES"] = config.CUDA_VISIBLE_DEVICES
-    return launch(run, config)
+    return launch(run, config, options.dry_run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT
 from runs import assert_runs_are_equal
 
+import loader
 import step
 import train
 from checkpoint import load_checkpoint, save_weights
@@ -21,7 +22,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(run, tmp_path, monkeypa
     monkeypatch.setattr(step, f"{name}_loss", lambda o, _: o[-1].mean() * float("nan"))
     assert run() == 1
     error = capsys.readouterr().err
-    assert f"the {name} loss is nan in epoch 1 after 0 photos" in error
+    assert f"the {name} loss is nan in epoch 1 after 0 photos, step 1 of the run" in error
     assert "Traceback" not in error
     assert not (tmp_path / "run" / "last.pth").exists()
 
@@ -74,6 +75,12 @@ def test_a_file_in_place_of_the_runs_folder_is_exit_code_2(run, tmp_path, capsys
     assert error.startswith(f"model_save_dir is {tmp_path / 'taken'}: can't be made a folder")
 
 
+def test_tensorboard_that_is_not_installed_is_exit_code_2(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert run(tensorboard=True) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_missing_config_is_exit_code_2(tmp_path, capsys):
     assert train.main(["--conf", str(tmp_path / "none.json")]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
@@ -101,6 +108,13 @@ def test_photos_that_are_all_unreadable_are_told_in_one_line(run, tmp_path, caps
     assert "Traceback" not in error
 
 
+def test_more_processes_than_photos_are_exit_code_2(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loader, "rank_count", lambda: 6)
+    assert run(batch_size=6) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"train_data_dir: {tmp_path / 'train'} has 5 photos for 6 processes")
+
+
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_a_broken_photo_among_good_ones_does_not_stop_a_run(run, tmp_path):
     (tmp_path / "train" / "photo_2.png").write_bytes(b"no photo")
@@ -116,6 +130,7 @@ def test_photos_both_trained_and_validated_on_are_warned_of(run, tmp_path):
         assert run(epochs=1) == 0
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
 def test_unreadable_validation_photos_do_not_count(run, tmp_path):
     assert run("whole", epochs=1) == 0
     (tmp_path / "valid" / "a_broken.jpg").write_bytes(b"no photo")
@@ -146,7 +161,7 @@ def test_a_file_in_the_place_of_the_run_is_told_before_any_epoch(run, tmp_path, 
 def test_a_batch_that_processes_cannot_share_evenly_is_exit_code_2(
     run, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train, "rank_count", lambda: 3)
+    monkeypatch.setattr(loader, "rank_count", lambda: 3)
     assert run(batch_size=4) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["batch_size is 4; 3 processes cannot share it evenly: make it a multiple"]

@@ -19,6 +19,7 @@ HARD = {  # everything that has a state: stages, averages, weight decay, adversa
     "ema_decay": 0.9,
     "weight_decay": 1e-4,
     "discriminator_weight_decay": 1e-4,
+    "log_steps": 2,  # of three in an epoch
 }
 
 
@@ -95,11 +96,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_the_unbroken_on
 @pytest.mark.parametrize("name", ["last.pth", "log.jsonl"])
 def test_a_damaged_file_of_a_run_is_refused_with_the_fix(run, tmp_path, capsys, name):
     assert run(epochs=2) == 0
-    (tmp_path / "run" / name).write_bytes(b"damaged")
+    (tmp_path / "run" / name).write_bytes(b"damaged\n")
     assert run(epochs=2) == 2
     error = capsys.readouterr().err
     assert f"{name}" in error and "move it away" in error and "Traceback" not in error
-    assert (tmp_path / "run" / name).read_bytes() == b"damaged"
+    assert (tmp_path / "run" / name).read_bytes() == b"damaged\n"
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(run, tmp_path):

@@ -167,6 +167,27 @@ def test_optimizers_are_adam_with_a_rate_and_a_decay_of_their_own(make_config):
         assert {id(p) for group in optimizer.param_groups for p in group["params"]} == ours
 
 
+@pytest.mark.parametrize(("device", "is_compiled"), [("cpu", False), ("cuda", True)])
+def test_networks_are_compiled_on_a_gpu_where_asked_for(
+    make_config, monkeypatch, device, is_compiled
+):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)  # there is no GPU
+    networks = make_networks(make_config(compile=True), torch.device(device))
+    assert compiled == [networks.generator, networks.discriminator] * is_compiled
+    make_networks(make_config(), torch.device(device))
+    assert len(compiled) == 2 * is_compiled
+
+
+def test_compiled_networks_are_saved_like_others(make_config):
+    networks = make_networks(make_config(), CPU)
+    before = networks.generator.state_dict().keys()
+    networks.generator.compile(backend="eager")
+    networks.generator(torch.rand(1, 3, 16, 16))
+    assert networks.generator.state_dict().keys() == before
+
+
 def test_without_decay_the_average_is_the_network_itself(make_config):
     config = make_config()
     networks = make_networks(config, CPU)
@@ -263,6 +284,7 @@ def test_a_restored_run_goes_on_bit_for_bit(make_config, tmp_path):
         best_psnr=21.5,
         active_count=2,
         seconds=0.25,
+        step_count=12,
     )
     save_run(tmp_path / "last.pth", networks, optimizers, progress, config)
     make_a_step(networks, optimizers, seed=1, ema_decay=0.9)
@@ -292,7 +314,7 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_keys_that_differ(mak
     assert "epochs" not in message and "ema_decay" not in message
 
 
-def test_where_and_how_often_a_run_saves_may_change(make_config, tmp_path):
+def test_where_and_how_a_run_computes_saves_and_logs_may_change(make_config, tmp_path):
     config = make_config()
     networks = make_networks(config, CPU)
     optimizers = make_optimizers(networks, config)
@@ -302,6 +324,10 @@ def test_where_and_how_often_a_run_saves_may_change(make_config, tmp_path):
         "num_workers": 3,
         "checkpoint_minutes": 0.5,
         "model_save_dir": "elsewhere",
+        "deterministic": True,
+        "compile": True,
+        "log_steps": 7,
+        "tensorboard": True,
     }
     assert changes.keys() == FREE_KEYS
     changed = make_config(**changes)
