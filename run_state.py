@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from config import ConfigError, TrainConfig
-from distributed import rank, rank_count
+from distributed import rank, share_batch_norms
 from model import Discriminator, ExposureCorrectionNet
 from utils import keep_copy
 
@@ -94,8 +93,7 @@ def make_networks(config: TrainConfig, device: torch.device) -> Networks:
 
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     discriminator = Discriminator(config.discriminator_image_size).to(device)
-    if rank_count() > 1 and device.type == "cuda":
-        discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(discriminator)
+    share_batch_norms(discriminator)
     if config.compile and device.type == "cuda":
         generator.compile()  # at its first call
         discriminator.compile()

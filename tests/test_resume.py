@@ -24,13 +24,18 @@ HARD = {  # everything that has a state: stages, averages, weight decay, adversa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_step_under_way(run, tmp_path, after_step, capsys, number):
+def test_a_signal_stops_after_the_step_under_way_and_the_run_goes_on_from_there(
+    run, tmp_path, after_step, capsys, number
+):
+    assert run("unbroken", **HARD) == 0
     after_step(lambda count: os.kill(os.getpid(), number) if count == 2 else None)
-    assert run() == 128 + number
+    assert run("broken", **HARD) == 128 + number
     error = capsys.readouterr().err
     assert "stopped in epoch 1 after 4 photos; the same command goes on from there" in error
-    progress = load_checkpoint(tmp_path / "run" / "last.pth")["progress"]
+    progress = load_checkpoint(tmp_path / "broken" / "last.pth")["progress"]
     assert (progress["epoch"], progress["photo_count"]) == (1, 4)
+    assert run("broken", **HARD) == 0
+    assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 
 def test_a_run_interrupted_after_every_step_equals_the_unbroken_one(run, tmp_path, after_step):
@@ -76,14 +81,18 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_the_unbroken_on
     config = write_json("broken.json", train_settings | changes)
     command = [sys.executable, "train.py", "--conf", str(config)]
     last, moments = tmp_path / "broken" / "last.pth", random.Random(0)
-    for _ in range(5):
+    for attempt in range(5):
         before = last.stat().st_mtime_ns if last.exists() else 0
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.1))
+        if attempt % 2:
+            time.sleep(moments.uniform(0, 0.1))
+        else:  # in mid-checkpoint
+            while process.poll() is None and not list(last.parent.glob(".*.tmp.pth")):
+                pass
         process.kill()
         assert process.wait() == -signal.SIGKILL, process.stderr.read()
     (tmp_path / "broken" / ".01234567.tmp.pth").touch()  # as a kill in the midst of writing does

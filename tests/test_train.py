@@ -1,5 +1,8 @@
+import io
 import math
+import os
 import re
+import signal
 
 import pytest
 import torch
@@ -8,9 +11,8 @@ from runs import RUN_FILES, assert_runs_are_equal, records_of
 
 import train
 from checkpoint import load_checkpoint, load_weights
+from config import TrainConfig
 from run_state import cosine_rate
-
-CPU = torch.device("cpu")
 
 
 def test_a_run_leaves_weights_checkpoint_log_and_pictures(run, tmp_path, capsys):
@@ -68,10 +70,48 @@ def test_two_runs_with_one_config_are_equal_bit_for_bit(run, tmp_path):
         assert_runs_are_equal(tmp_path / "first", tmp_path / "third")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_the_number_of_workers_changes_nothing(run, tmp_path):
-    assert run("none") == 0
-    assert run("two", num_workers=2) == 0
-    assert_runs_are_equal(tmp_path / "none", tmp_path / "two")
+    settings = {"log_steps": 1, "crop_scale": [0.5, 1.0], "retone_strength": 0.5}
+    for num_workers in (0, 1, 3):
+        assert run(f"{num_workers}", num_workers=num_workers, **settings) == 0
+    assert_runs_are_equal(tmp_path / "0", tmp_path / "1")
+    assert_runs_are_equal(tmp_path / "0", tmp_path / "3")
+
+
+def test_the_log_has_a_line_of_every_few_steps_where_asked_for(run, tmp_path):
+    assert run(log_steps=2) == 0  # of six, three in an epoch
+    records = records_of(tmp_path / "run")
+    steps = [(r["epoch"], r["step"], r.get("photos")) for r in records]
+    assert steps == [(1, 2, 4), (1, 3, None), (2, 4, 2), (2, 6, 5), (2, 6, None)]
+    assert all(list(r["losses"]) == ["reconstruction", "pyramid"] for r in records)
+
+
+def test_the_progress_bar_tells_photos_per_second_and_time_left(run, monkeypatch, after_step):
+    shown = io.StringIO()
+    bar = train.tqdm
+    settings = {"file": shown, "mininterval": 0}
+    monkeypatch.setattr(train, "tqdm", lambda **s: bar(**(s | settings | {"disable": False})))
+    after_step(lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 1 else None)
+    assert run(epochs=1) == 130
+    shown.truncate(0)
+    assert run(epochs=1) == 0  # goes on after 2 of 5 photos
+    assert re.search(r"epoch 1/1:  40%.* 2/5 ", shown.getvalue())
+    assert re.search(r" 4/5 \[00:00<00:0\d, +[\d.]+photo/s, reconstruction=", shown.getvalue())
+
+
+@pytest.mark.parametrize("is_deterministic", [True, False])
+def test_kernels_that_repeat_themselves_are_a_switch(monkeypatch, train_settings, is_deterministic):
+    switched = []
+    monkeypatch.setattr(train, "train", lambda *_: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *a, **_: switched.append(a))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", is_deterministic)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    config = TrainConfig(**train_settings, deterministic=is_deterministic)
+    assert train.run(torch.device("cuda"), config, False) == 0
+    assert switched == [(True,)] * is_deterministic
+    assert torch.backends.cudnn.benchmark is not is_deterministic
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if is_deterministic else None)
 
 
 def test_losses_of_an_epoch_are_means_over_its_photos(run, tmp_path, monkeypatch):
