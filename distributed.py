@@ -115,7 +115,13 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     try:
         while not processes.join():
             pass
-    except torch.multiprocessing.ProcessExitedException as ended:
+    except torch.multiprocessing.ProcessExitedException as ended:  # which has ended the others
+        if ended.signal_name:
+            message = (
+                f"process {ended.error_index} of {gpu_count} was killed by {ended.signal_name}"
+            )
+            print(f"{message}; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 1
         return ended.exit_code
     return 0
 

@@ -19,7 +19,7 @@ from dataset import (
     find_shared,
     keep_readable,
 )
-from distributed import rank, rank_count
+from distributed import gather, rank, rank_count
 from synthesis import ExposureSynthesis
 
 
@@ -61,7 +61,7 @@ def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[P
     Warns of photos that are in both folders, which makes scores too good.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds too few photos.
+        FileNotFoundError: a folder is missing, holds too few photos, or differs by machine.
     """
     train_paths = find_photos(config.train_data_dir, "train_data_dir")
     all_valid_paths = find_photos(config.valid_data_dir, "valid_data_dir")
@@ -69,6 +69,12 @@ def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[P
         raise FileNotFoundError(
             f"train_data_dir: {config.train_data_dir} has {len(train_paths)} photos for "
             f"{rank_count()} processes; add photos, or name fewer GPUs"
+        )
+    counts = gather((len(train_paths), len(all_valid_paths)))
+    if len(set(counts)) > 1:
+        raise FileNotFoundError(
+            f"train_data_dir, valid_data_dir: the processes see {sorted(set(counts))} photos; give "
+            "all machines the same"
         )
     valid_paths = keep_readable(all_valid_paths)
     if not valid_paths:

@@ -9,7 +9,7 @@ import torch
 
 from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from config import ConfigError, TrainConfig
-from distributed import rank, share_batch_norms
+from distributed import gather, rank, share_batch_norms
 from model import Discriminator, ExposureCorrectionNet
 from utils import keep_copy
 
@@ -200,10 +200,19 @@ def restore_run(
     """Load a checkpoint of the same config, if there is one, into networks and optimizers.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another config.
+        CheckpointError: the file is damaged, belongs to another config, or differs by machine.
     """
-    if not path.exists():
-        return Progress()
+    progress = _restore(path, networks, optimizers, config) if path.exists() else Progress()
+    places = gather((progress.epoch, progress.photo_count))
+    if len(set(places)) > 1:
+        fix = "set model_save_dir to a folder that all machines share"
+        raise CheckpointError(f"{path} is not the same for all processes; {fix}")
+    return progress
+
+
+def _restore(
+    path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
+) -> Progress:
     previous = path.with_name(PREVIOUS)
     fix = f"move it away, or put {previous} in its place" if previous.exists() else "move it away"
     try:

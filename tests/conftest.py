@@ -17,6 +17,7 @@ from PIL import Image
 
 import train
 from checkpoint import save_weights
+from config import TrainConfig
 from interruption import SIGNALS
 from model import ExposureCorrectionNet
 
@@ -126,6 +127,12 @@ def train_settings(tmp_path, write_photos):
         "color_jitter_contrast": 0.2,
         "mixed_precision": "off",
     }
+
+
+@pytest.fixture
+def make_config(train_settings):
+    """(changes) -> TrainConfig."""
+    return lambda **changes: TrainConfig(**(train_settings | changes))
 
 
 @pytest.fixture

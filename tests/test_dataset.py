@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
-import dataset
 from dataset import (
-    VALIDATION_EVS,
     EpochSampler,
     TrainDataset,
     ValidationDataset,
@@ -23,7 +22,7 @@ from dataset import (
     to_tensor,
 )
 from photo import PhotoError
-from synthesis import ExposureSynthesis, shift_exposure
+from synthesis import ExposureSynthesis
 
 EVERYTHING = ExposureSynthesis(
     color_jitter_brightness=(0.3, 2.5),
@@ -125,6 +124,29 @@ def test_photos_of_any_size_give_crops_of_the_size_asked_for(tmp_path, write_pho
     for epoch in range(5):
         assert [image.shape for image in train_set[epoch, 0]] == [(1, 3, 24, 16), (3, 24, 16)]
     assert ValidationDataset(paths, (24, 16))[0][0].shape == (5, 3, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("L", "grey.jpg"), ("L", "grey.png"), ("RGBA", "alpha.png"), ("CMYK", "print.jpg")],
+)
+def test_photos_of_any_kind_are_trained_on(tmp_path, make_photo, mode, name):
+    Image.fromarray(make_photo(40, 60)).convert(mode).save(tmp_path / name)
+    abnormal, normal = TrainDataset([tmp_path / name], (24, 16), EVERYTHING)[1, 0]
+    assert abnormal.shape == (1, 3, 24, 16) and normal.shape == (3, 24, 16)
+    assert abnormal.dtype == normal.dtype == torch.uint8
+    red, green, _ = normal
+    assert red.equal(green) is (mode == "L")
+
+
+def test_turned_photos_are_trained_on_upright(tmp_path, make_photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    photo = Image.fromarray(make_photo(40, 60))
+    photo.save(tmp_path / "turned.png", exif=exif)
+    _, normal = ValidationDataset([tmp_path / "turned.png"], (60, 40))[0]
+    upright = np.asarray(photo.transpose(Image.Transpose.ROTATE_270))
+    assert normal.equal(to_tensor(upright))
 
 
 def test_a_sample_is_a_crop_of_the_photo_or_its_mirror_image(tmp_path, write_photos, make_photo):
@@ -242,53 +264,6 @@ def test_a_folder_of_unreadable_photos_is_an_error(half_broken):
         half_broken[1, 0]
     with pytest.raises(PhotoError, match="none of the 3 photos"):
         half_broken[1, 1]
-
-
-# ----------------------------------------------------------------------------- validation
-
-
-def test_validation_shows_every_photo_at_every_exposure_in_order(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (64, 64))
-    assert len(valid_set) == 2
-    for (abnormal, normal), path in zip(valid_set, valid_set.paths, strict=True):
-        assert normal.equal(to_tensor(cv2.imread(str(path))[..., ::-1]))
-        assert len(abnormal) == len(VALIDATION_EVS)
-        for exposed, ev in zip(abnormal, VALIDATION_EVS, strict=True):
-            shifted = shift_exposure(normal / 255, ev) if ev else normal / 255
-            assert exposed.equal((shifted * 255).round().byte())
-
-
-def test_validation_reads_every_photo_once(tmp_path, write_photos, monkeypatch):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 3), (16, 16))
-    read, load_rgb = [], dataset.load_rgb
-    monkeypatch.setattr(dataset, "load_rgb", lambda path, size: read.append(path) or load_rgb(path))
-    list(valid_set)
-    assert read == valid_set.paths
-
-
-def test_validation_exposures_go_both_ways_and_hold_the_untouched_photo():
-    assert min(VALIDATION_EVS) < 0 < max(VALIDATION_EVS) and 0 in VALIDATION_EVS
-
-
-def test_validation_takes_the_middle_of_the_photo(tmp_path, write_photos):
-    paths = write_photos(tmp_path / "wide", 1, 32, 64)
-    photo = cv2.imread(str(paths[0]))[..., ::-1]
-    _, normal = ValidationDataset(paths, (32, 32))[0]
-    assert normal.equal(to_tensor(photo[:, 16:48]))
-
-
-def test_validation_is_the_same_every_time(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2, 40, 50), (24, 24))
-    first = list(valid_set)
-    torch.manual_seed(5)
-    assert are_equal(first, list(valid_set))
-
-
-def test_validation_ends_a_plain_loop(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (16, 16))
-    assert len(list(valid_set)) == len(valid_set)
-    with pytest.raises(IndexError):
-        valid_set[len(valid_set)]
 
 
 def test_photos_that_cannot_be_read_are_left_out_each_with_one_warning(tmp_path, write_photos):

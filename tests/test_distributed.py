@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,9 @@ from distributed import (
     share_batch_norms,
 )
 
+needs_loopback = pytest.mark.skipif(
+    not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux"
+)
 # The batch norm takes away what this bias adds: its gradient is rounding noise, and Adam, which
 # looks at no gradient's size, makes steps of it that no loss sees. The mean of the norm follows.
 UNDETERMINED = {"layers.2.bias", "layers.3.running_mean"}
@@ -80,7 +84,7 @@ def test_without_a_gpu_the_run_is_in_this_process(monkeypatch):
     assert calls == [(torch.device("cpu"), "a", 1)]
 
 
-@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
+@needs_loopback
 def test_two_processes_train_as_one_does(train_settings, write_photos, write_json, tmp_path):
     write_photos(tmp_path / "train", 6)
     write_photos(tmp_path / "valid", 3)  # which two processes cannot share evenly
@@ -118,10 +122,9 @@ def test_two_processes_train_as_one_does(train_settings, write_photos, write_jso
             torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
-def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
-    train_settings, write_json, tmp_path
-):
+@pytest.fixture
+def two_processes(train_settings, write_json, tmp_path):
+    """A command whose two processes train without end, once their first checkpoint is there."""
     config = write_json("conf.json", train_settings | {"epochs": 10_000})
     # The CPU plays two GPUs: processes that find none talk by gloo.
     script = (
@@ -142,13 +145,39 @@ def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
         while not (tmp_path / "run" / "last.pth").exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=30)
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.returncode == 143
+
+
+@needs_loopback
+def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
+    two_processes, tmp_path
+):
+    os.killpg(two_processes.pid, signal.SIGTERM)
+    _, error = two_processes.communicate(timeout=30)
+    assert two_processes.returncode == 143
     assert "Traceback" not in error
     assert error.count("; the same command goes on from there") == 1, error
     assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["photo_count"] > 0
+
+
+@needs_loopback
+def test_the_death_of_one_process_ends_all(two_processes):
+    children = Path(f"/proc/{two_processes.pid}/task/{two_processes.pid}/children").read_text()
+    ranks = [
+        pid
+        for pid in map(int, children.split())
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    _, error = two_processes.communicate(timeout=60)
+    assert two_processes.returncode == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    message = (
+        "process 1 of 2 was killed by SIGKILL; the same command goes on from the last checkpoint"
+    )
+    assert message in error.splitlines()

@@ -9,6 +9,7 @@ from conftest import ROOT
 from runs import assert_runs_are_equal
 
 import loader
+import run_state
 import step
 import train
 from checkpoint import load_checkpoint, save_weights
@@ -113,6 +114,21 @@ def test_more_processes_than_photos_are_exit_code_2(run, tmp_path, monkeypatch, 
     assert run(batch_size=6) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"train_data_dir: {tmp_path / 'train'} has 5 photos for 6 processes")
+
+
+def test_machines_with_other_photos_are_exit_code_2(run, monkeypatch, capsys):
+    monkeypatch.setattr(loader, "gather", lambda counts: [counts, (7, 1)])
+    assert run() == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the processes see [(5, 1), (7, 1)] photos; give all machines the same" in error
+
+
+def test_machines_with_other_checkpoints_are_exit_code_2(run, monkeypatch, capsys):
+    assert run() == 0
+    monkeypatch.setattr(run_state, "gather", lambda place: [place, (1, 0)])
+    assert run() == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "last.pth is not the same for all processes; set model_save_dir to a folder" in error
 
 
 @pytest.mark.filterwarnings("ignore:skipped")

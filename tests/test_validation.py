@@ -1,8 +1,10 @@
+import cv2
 import pytest
 import torch
 
+import dataset
 from config import TrainConfig
-from dataset import VALIDATION_EVS, find_photos
+from dataset import VALIDATION_EVS, ValidationDataset, find_photos, to_tensor
 from loader import make_valid_loader
 from model import ExposureCorrectionNet
 from synthesis import apply_curve, plain_curve, shift_exposure
@@ -46,3 +48,51 @@ def test_the_psnr_that_decides_is_the_mean_over_wrong_exposures():
     psnrs = {"-2": 10.0, "-1": 20.0, "0": 100.0, "+1": 30.0, "+2": 12.0, "all": 34.4}
     scores = {name: {"psnr": psnr, "ssim": 0.5} for name, psnr in psnrs.items()}
     assert spoilt_psnr(scores) == 18
+
+
+# ---------------------------------------------------------------------------- the photos
+
+
+def test_validation_shows_every_photo_at_every_exposure_in_order(tmp_path, write_photos):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (64, 64))
+    assert len(valid_set) == 2
+    for (abnormal, normal), path in zip(valid_set, valid_set.paths, strict=True):
+        assert normal.equal(to_tensor(cv2.imread(str(path))[..., ::-1]))
+        assert len(abnormal) == len(VALIDATION_EVS)
+        for exposed, ev in zip(abnormal, VALIDATION_EVS, strict=True):
+            shifted = shift_exposure(normal / 255, ev) if ev else normal / 255
+            assert exposed.equal((shifted * 255).round().byte())
+
+
+def test_validation_reads_every_photo_once(tmp_path, write_photos, monkeypatch):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 3), (16, 16))
+    read, load_rgb = [], dataset.load_rgb
+    monkeypatch.setattr(dataset, "load_rgb", lambda path, size: read.append(path) or load_rgb(path))
+    list(valid_set)
+    assert read == valid_set.paths
+
+
+def test_validation_exposures_go_both_ways_and_hold_the_untouched_photo():
+    assert min(VALIDATION_EVS) < 0 < max(VALIDATION_EVS) and 0 in VALIDATION_EVS
+
+
+def test_validation_takes_the_middle_of_the_photo(tmp_path, write_photos):
+    paths = write_photos(tmp_path / "wide", 1, 32, 64)
+    photo = cv2.imread(str(paths[0]))[..., ::-1]
+    _, normal = ValidationDataset(paths, (32, 32))[0]
+    assert normal.equal(to_tensor(photo[:, 16:48]))
+
+
+def test_validation_is_the_same_every_time(tmp_path, write_photos):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2, 40, 50), (24, 24))
+    first = list(valid_set)
+    torch.manual_seed(5)
+    for sample, again in zip(first, valid_set, strict=True):
+        assert all(image.equal(other) for image, other in zip(sample, again, strict=True))
+
+
+def test_validation_ends_a_plain_loop(tmp_path, write_photos):
+    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (16, 16))
+    assert len(list(valid_set)) == len(valid_set)
+    with pytest.raises(IndexError):
+        valid_set[len(valid_set)]
