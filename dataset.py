@@ -8,7 +8,7 @@ import filecmp
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -60,7 +60,7 @@ def find_shared(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     ]
 
 
-def keep_readable(paths: Sequence[Path]) -> list[Path]:
+def keep_readable(paths: Iterable[Path]) -> list[Path]:
     """Leave out the photos that can't be read, each with a warning."""
     readable = []
     for path in paths:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from config import TrainConfig
 from dataset import keep_readable, to_floats
@@ -39,7 +40,9 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
         CheckpointError, NonFiniteLossError, OSError, PhotoError: as in training.
     """
     train_paths, valid_paths = find_train_and_valid_photos(config)
-    readable_count = len(keep_readable(train_paths))
+    own_paths = train_paths[rank() :: rank_count()]
+    bar = tqdm(own_paths, "reading", unit="photo", leave=False, disable=rank() > 0 or None)
+    readable_count = sum(gather(len(keep_readable(bar))))
     tell(f"train_data_dir: {len(train_paths)} photos, {readable_count} can be read")
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
