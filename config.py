@@ -155,6 +155,14 @@ class TrainConfig(Config):
     )
     # "auto": bfloat16 where the GPU or CPU is good at it; "off": float32
     mixed_precision: Literal["auto", "off"] = optional(one_of("auto", "off"), "auto")
+    # on a GPU: kernels that repeat their results bit for bit, where PyTorch has them
+    deterministic: bool = optional(boolean(), False)
+    # on a GPU: networks run through torch.compile
+    compile: bool = optional(boolean(), False)
+    # log.jsonl gets a line every so many steps, besides that of each epoch; 0: none
+    log_steps: int = optional(whole(0), 0)
+    # write what log.jsonl gets for TensorBoard, too, which must be installed
+    tensorboard: bool = optional(boolean(), False)
     # a checkpoint to resume from is written at least this often, in minutes
     checkpoint_minutes: float = optional(number(0, above=True), 10)
 

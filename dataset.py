@@ -8,7 +8,7 @@ import filecmp
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from folder import photo_paths
 from photo import PhotoError, load_rgb
-from synthesis import ExposureSynthesis, quantise, shift_exposure, uniform
+from synthesis import ExposureSynthesis, apply_curve, plain_curve, shift_exposure, uniform
 
 # Exposures at which validation photos are spoilt, in stops; 0 leaves them as they are.
 VALIDATION_EVS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -61,7 +61,7 @@ def find_shared(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     ]
 
 
-def keep_readable(paths: Sequence[Path]) -> list[Path]:
+def keep_readable(paths: Iterable[Path]) -> list[Path]:
     """Leave out the photos that can't be read, each with a warning."""
     readable = []
     for path in paths:
@@ -89,8 +89,13 @@ def largest_box(photo: np.ndarray, size: Sequence[int], scale: float = 1.0) -> t
 
 
 def to_tensor(photo: np.ndarray) -> Tensor:
-    """Map (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).float() / 255
+    """Map (H, W, 3) to (3, H, W), both uint8: a quarter of the bytes that floats would take."""
+    return torch.from_numpy(np.stack(cv2.split(photo)))
+
+
+def to_floats(images: Tensor, device: torch.device) -> Tensor:
+    """Move uint8 images to a device and map them to float32 in [0, 1] there."""
+    return images.to(device, non_blocking=True).float() / 255
 
 
 class PhotoFolder(Dataset):
@@ -147,7 +152,7 @@ class TrainDataset(PhotoFolder):
         return len(self.paths)
 
     def __getitem__(self, position: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return (abnormal, normal) of (epoch, index), in [0, 1].
+        """Return (abnormal, normal) of (epoch, index), uint8.
 
         abnormal: (versions of the photo, 3, h, w); normal: (3, h, w).
         """
@@ -160,27 +165,30 @@ class TrainDataset(PhotoFolder):
         left = round(uniform(0, photo.shape[1] - width, generator))
         crop = crop_and_resize(photo, (top, left, height, width), self.image_size)
         if uniform(0, 1, generator) < 0.5:
-            crop = crop[:, ::-1]
-        return self.synthesis(to_tensor(crop), generator)
+            crop = cv2.flip(crop, 1)
+        abnormal, normal = self.synthesis(crop, generator)
+        return torch.stack([to_tensor(version) for version in abnormal]), to_tensor(normal)
 
 
 class ValidationDataset(PhotoFolder):
     """The middle of every photo at every exposure of `VALIDATION_EVS`; nothing is random."""
 
     def __len__(self) -> int:
-        return len(self.paths) * len(VALIDATION_EVS)
+        return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        """Return (abnormal, normal, index of the exposure), photos (3, h, w) in [0, 1]."""
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return (abnormal, normal), uint8: (exposures, 3, h, w) and (3, h, w)."""
         if index >= len(self):
             raise IndexError(index)  # which ends a plain loop over the dataset
-        photo_index, ev_index = divmod(index, len(VALIDATION_EVS))
-        photo = self.load(photo_index, max(self.image_size))
+        photo = self.load(index, max(self.image_size))
         height, width = largest_box(photo, self.image_size)
         top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
-        normal = to_tensor(crop_and_resize(photo, (top, left, height, width), self.image_size))
-        ev = VALIDATION_EVS[ev_index]
-        return (quantise(shift_exposure(normal, ev)) if ev else normal), normal, ev_index
+        normal = crop_and_resize(photo, (top, left, height, width), self.image_size)
+        abnormal = [
+            apply_curve(normal, shift_exposure(plain_curve(), ev)) if ev else normal
+            for ev in VALIDATION_EVS
+        ]
+        return torch.stack([to_tensor(exposed) for exposed in abnormal]), to_tensor(normal)
 
 
 class EpochSampler(Sampler):

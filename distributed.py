@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from interruption import SIGNALS
 
@@ -40,6 +41,39 @@ def average_gradients(network: nn.Module) -> None:
     flat /= rank_count()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the photos of all processes, whose shares are equally large.
+
+    As `nn.SyncBatchNorm`, which works on GPUs only.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        if not self.training or rank_count() == 1:
+            return super().forward(image)
+        values = image.float()
+        mean = all_reduce(values.mean((0, 2, 3), keepdim=True)) / rank_count()
+        variance = all_reduce((values - mean).square().mean((0, 2, 3), keepdim=True)) / rank_count()
+        count = rank_count() * values.numel() / values.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.flatten(), self.momentum)
+            self.running_var.lerp_(variance.flatten() * count / (count - 1), self.momentum)
+        normalised = (values - mean) * (variance + self.eps).rsqrt()
+        weight, bias = (values.view(1, -1, 1, 1) for values in (self.weight, self.bias))
+        return (normalised * weight + bias).to(image.dtype)
+
+
+def share_batch_norms(network: nn.Module) -> None:
+    """Turn every batch norm of a network into a SharedBatchNorm."""
+    for parent in list(network.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, nn.BatchNorm2d):
+                shared = SharedBatchNorm(norm.num_features).to(norm.weight.device)
+                shared.load_state_dict(norm.state_dict())
+                setattr(parent, name, shared)
 
 
 def gather(value: Any) -> list[Any]:
@@ -83,7 +117,13 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     try:
         while not processes.join():
             pass
-    except torch.multiprocessing.ProcessExitedException as ended:
+    except torch.multiprocessing.ProcessExitedException as ended:  # which has ended the others
+        if ended.signal_name:
+            message = (
+                f"process {ended.error_index} of {gpu_count} was killed by {ended.signal_name}"
+            )
+            print(f"{message}; the same command goes on from the last checkpoint", file=sys.stderr)
+            return 1
         return ended.exit_code
     return 0
 

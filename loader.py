@@ -3,14 +3,15 @@
 import os
 import signal
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from config import TrainConfig
+from config import ConfigError, TrainConfig
 from dataset import (
-    VALIDATION_EVS,
     EpochSampler,
     TrainDataset,
     ValidationDataset,
@@ -18,7 +19,7 @@ from dataset import (
     find_shared,
     keep_readable,
 )
-from distributed import rank, rank_count
+from distributed import gather, rank, rank_count
 from synthesis import ExposureSynthesis
 
 
@@ -47,8 +48,50 @@ def start_worker(_: int) -> None:
         os.setpgrp()
 
 
-def make_train_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:
-    paths = find_photos(config.train_data_dir, "train_data_dir")
+def check_shares(config: TrainConfig) -> None:
+    """Raise ConfigError where the processes cannot share a batch evenly."""
+    if config.batch_size % rank_count():
+        message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
+        raise ConfigError([f"{message} evenly: make it a multiple"])
+
+
+def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[Path]]:
+    """List the photos to train on, and those to validate on that can be read.
+
+    Warns of photos that are in both folders, which makes scores too good.
+
+    Raises:
+        FileNotFoundError: a folder is missing, holds too few photos, or differs by machine.
+    """
+    train_paths = find_photos(config.train_data_dir, "train_data_dir")
+    all_valid_paths = find_photos(config.valid_data_dir, "valid_data_dir")
+    if len(train_paths) < rank_count():
+        raise FileNotFoundError(
+            f"train_data_dir: {config.train_data_dir} has {len(train_paths)} photos for "
+            f"{rank_count()} processes; add photos, or name fewer GPUs"
+        )
+    counts = gather((len(train_paths), len(all_valid_paths)))
+    if len(set(counts)) > 1:
+        raise FileNotFoundError(
+            f"train_data_dir, valid_data_dir: the processes see {sorted(set(counts))} photos; give "
+            "all machines the same"
+        )
+    valid_paths = keep_readable(all_valid_paths)
+    if not valid_paths:
+        raise FileNotFoundError(f"valid_data_dir: no photo in {config.valid_data_dir} can be read")
+    shared = find_shared(all_valid_paths, train_paths) if rank() == 0 else []
+    if shared:
+        warnings.warn(
+            f"valid_data_dir: {len(shared)} of {len(all_valid_paths)} photos, such as {shared[0]}, "
+            f"are in {config.train_data_dir} too; their scores say nothing of other photos",
+            stacklevel=2,
+        )
+    return train_paths, valid_paths
+
+
+def make_train_loader(
+    config: TrainConfig, paths: Sequence[Path], active_count: int, device: torch.device
+) -> DataLoader:
     synthesis = ExposureSynthesis(
         color_jitter_brightness=config.color_jitter_brightness,
         color_jitter_contrast=config.color_jitter_contrast,
@@ -73,32 +116,15 @@ def make_train_loader(config: TrainConfig, active_count: int, device: torch.devi
     )
 
 
-def warn_of_shared_photos(config: TrainConfig) -> None:
-    """Warn where photos are both trained and validated on, which makes scores too good.
-
-    Raises:
-        FileNotFoundError: a folder is missing or empty.
-    """
-    valid_paths = find_photos(config.valid_data_dir, "valid_data_dir")
-    shared = find_shared(valid_paths, find_photos(config.train_data_dir, "train_data_dir"))
-    if shared:
-        warnings.warn(
-            f"valid_data_dir: {len(shared)} of {len(valid_paths)} photos, such as {shared[0]}, "
-            f"are in {config.train_data_dir} too; their scores say nothing of other photos",
-            stacklevel=2,
-        )
-
-
-def make_valid_loader(config: TrainConfig, active_count: int, device: torch.device) -> DataLoader:
-    paths = keep_readable(find_photos(config.valid_data_dir, "valid_data_dir"))
-    if not paths:
-        raise FileNotFoundError(f"valid_data_dir: no photo in {config.valid_data_dir} can be read")
+def make_valid_loader(
+    config: TrainConfig, paths: Sequence[Path], active_count: int, device: torch.device
+) -> DataLoader:
     dataset = ValidationDataset(
         paths[rank() :: rank_count()], stage_image_size(config, active_count)
     )
     return DataLoader(
         dataset,
-        batch_size=len(VALIDATION_EVS),  # one photo at all its exposures
+        batch_size=None,  # one photo at all its exposures
         num_workers=config.num_workers,
         worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",

@@ -39,9 +39,10 @@ def pyramid_down(image: Tensor) -> Tensor:
 
 def pad_for_up(image: Tensor) -> Tensor:
     """Pad (N, C, H, W) by a pixel on each side, for a transposed convolution that doubles it."""
-    # OpenCV's pyrUp reflects at the left and top and replicates at the right and bottom.
-    image = F.pad(image, (0, 1, 0, 1), mode="replicate")
-    return F.pad(image, (1, 0, 1, 0), mode="reflect")
+    # OpenCV's pyrUp reflects at the left and top and replicates at the right and bottom. The
+    # gradient of F.pad would differ from run to run on a GPU.
+    image = torch.cat([image[..., 1:2], image, image[..., -1:]], dim=-1)
+    return torch.cat([image[..., 1:2, :], image, image[..., -1:, :]], dim=-2)
 
 
 def crop_after_up(image: Tensor) -> Tensor:

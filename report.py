@@ -1,9 +1,12 @@
 """What a training run shows: its log, its curves, and before/after pictures."""
 
+from __future__ import annotations
+
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,34 +15,89 @@ from PIL import Image
 from torch import Tensor
 
 from checkpoint import CheckpointError
-from utils import atomic_write
+from config import ConfigError
+from utils import append_line, atomic_write
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class RunLog:
-    """One JSON object per epoch in `log.jsonl`, and their curves in `curve.png`.
+    """One JSON object per epoch, or step, in `log.jsonl`; the epochs' curves in `curve.png`.
 
     Args:
         run_dir: where both are.
-        epoch: the epoch to go on with; what the file holds of it and later ones is dropped.
+        epoch: the epoch to go on with.
+        photo_count: photos of it that are done; what the file holds of later ones is dropped.
+        writer: of TensorBoard, which gets the same numbers; None: it gets none.
 
     Raises:
         CheckpointError: the file holds something else.
     """
 
-    def __init__(self, run_dir: str | Path, epoch: int):
+    def __init__(
+        self,
+        run_dir: str | Path,
+        epoch: int,
+        photo_count: int = 0,
+        writer: SummaryWriter | None = None,
+    ):
         self.path = Path(run_dir) / "log.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.writer = writer
+        text = self.path.read_text() if self.path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # a kill may leave half a line
         try:
-            self.records = [record for record in map(json.loads, lines) if record["epoch"] < epoch]
+            self.records = [
+                record
+                for record in map(json.loads, lines)
+                if (record["epoch"], record.get("photos", math.inf)) <= (epoch, photo_count)
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path} is damaged; move it away to go on") from error
+        self.is_on_disk = False  # the records, and nothing else
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append an epoch: its number, active_levels, losses, valid (scores by exposure) ...."""
+        """Append an epoch (epoch, step, active_levels, losses, valid: scores by exposure ...).
+
+        Or a step: epoch, step (of all epochs), photos (of the epoch that are done), losses ....
+        """
         self.records.append(record)
-        with atomic_write(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        save_curve(self.path.with_name("curve.png"), self.records)
+        if self.is_on_disk:
+            append_line(self.path, json.dumps(record))
+        else:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+            self.is_on_disk = True
+        if "valid" in record:
+            save_curve(self.path.with_name("curve.png"), [r for r in self.records if "valid" in r])
+        if self.writer:
+            write_scalars(self.writer, record)
+
+
+def make_writer(run_dir: str | Path, step_count: int) -> SummaryWriter:
+    """Make TensorBoard's writer, which hides what it has of steps after the first `step_count`.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        fix = "pip install tensorboard, or set it to false"
+        message = f"tensorboard is true, but TensorBoard is not installed; {fix}"
+        raise ConfigError([message]) from None
+    return SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step_count + 1)
+
+
+def write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:
+    """Show a record of the log to TensorBoard."""
+    span = "epoch" if "valid" in record else "step"
+    for name, loss in record["losses"].items():
+        writer.add_scalar(f"loss of the {span}/{name}", loss, record["step"])
+    for name, score in record.get("valid", {}).items():
+        for metric, value in score.items():
+            writer.add_scalar(f"{metric}/{name}", value, record["step"])
+    writer.flush()
 
 
 def describe_epoch(record: dict[str, Any], epochs: int) -> str:

@@ -6,17 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from config import ConfigError, TrainConfig
-from distributed import rank, rank_count
+from distributed import gather, rank, share_batch_norms
 from model import Discriminator, ExposureCorrectionNet
 from utils import keep_copy
 
-# Where and how often a run computes and saves may change when it goes on; what it computes not.
-FREE_KEYS = {"CUDA_VISIBLE_DEVICES", "num_workers", "checkpoint_minutes", "model_save_dir"}
-PREVIOUS = "previous.pth"
+# Where and how a run computes, saves and logs may change when it goes on; what it computes not.
+FREE_KEYS = {
+    "CUDA_VISIBLE_DEVICES",
+    "num_workers",
+    "checkpoint_minutes",
+    "model_save_dir",
+    "deterministic",
+    "compile",
+    "log_steps",
+    "tensorboard",
+}
+LAST, PREVIOUS = "last.pth", "previous.pth"  # the checkpoint to go on from, the one before
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Progress:
             compare.
         active_count: levels trained in the epoch before; 0: none yet.
         seconds: training time of this epoch.
+        step_count: steps of all epochs.
     """
 
     epoch: int = 1
@@ -56,6 +65,7 @@ class Progress:
     best_psnr: float = -math.inf
     active_count: int = 0
     seconds: float = 0.0
+    step_count: int = 0
 
 
 def make_networks(config: TrainConfig, device: torch.device) -> Networks:
@@ -83,8 +93,10 @@ def make_networks(config: TrainConfig, device: torch.device) -> Networks:
 
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     discriminator = Discriminator(config.discriminator_image_size).to(device)
-    if rank_count() > 1 and device.type == "cuda":
-        discriminator = nn.SyncBatchNorm.convert_sync_batchnorm(discriminator)
+    share_batch_norms(discriminator)
+    if config.compile and device.type == "cuda":
+        generator.compile()  # at its first call
+        discriminator.compile()
     return Networks(generator, average, discriminator)
 
 
@@ -188,10 +200,19 @@ def restore_run(
     """Load a checkpoint of the same config, if there is one, into networks and optimizers.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another config.
+        CheckpointError: the file is damaged, belongs to another config, or differs by machine.
     """
-    if not path.exists():
-        return Progress()
+    progress = _restore(path, networks, optimizers, config) if path.exists() else Progress()
+    places = gather((progress.epoch, progress.photo_count))
+    if len(set(places)) > 1:
+        fix = "set model_save_dir to a folder that all machines share"
+        raise CheckpointError(f"{path} is not the same for all processes; {fix}")
+    return progress
+
+
+def _restore(
+    path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
+) -> Progress:
     previous = path.with_name(PREVIOUS)
     fix = f"move it away, or put {previous} in its place" if previous.exists() else "move it away"
     try:

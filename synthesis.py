@@ -1,11 +1,17 @@
-"""Wrong exposures, made from photos that were rightly exposed."""
+"""Wrong exposures, made from photos that were rightly exposed.
+
+Photos are (H, W, 3) uint8 here. An exposure or a tone curve does the same to equal values, so
+it is worked out for the 256 of them and then looked up for every pixel.
+"""
 
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms import ColorJitter
+from torchvision.transforms.v2 import ColorJitter
 
 # The display encoding of a camera without a tone curve: no shoulder in the highlights.
 PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
@@ -17,10 +23,31 @@ HIDDEN_LIGHT_RANGE = (0.5, 10.0)
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
 TYPICAL_BRIGHTNESS = 0.35
+VALUE_COUNT = 256
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def plain_curve() -> Tensor:
+    """The 256 values of a photo, in [0, 1]: the curve that changes nothing."""
+    return torch.arange(VALUE_COUNT) / (VALUE_COUNT - 1)
+
+
+def apply_curve(photo: np.ndarray, curve: Tensor) -> np.ndarray:
+    """Give every value of a photo its new one.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        curve: (256,), the new values, in [0, 1].
+    """
+    return cv2.LUT(photo, to_8_bit(curve))
+
+
+def to_8_bit(image: Tensor) -> np.ndarray:
+    """Round values in [0, 1] to the 256 that files hold."""
+    return (image * 255).round().to(torch.uint8).numpy()
 
 
 def shift_exposure(
@@ -30,7 +57,7 @@ def shift_exposure(
     shoulder: float = PLAIN_SHOULDER,
     hidden_light: Tensor | float = 0.0,
 ) -> Tensor:
-    """Expose a photo by `ev` stops more, as a camera would have: in linear light.
+    """Expose by `ev` stops more, as a camera would have: in linear light.
 
     The camera is taken to show the light s of the scene, 1 at the sensor's limit, as
     y = (s * (1 + shoulder) / (s + shoulder)) ** (1 / gamma): the smaller the shoulder, the
@@ -38,14 +65,14 @@ def shift_exposure(
     and clipped at 1, and the curve applied again.
 
     Args:
-        image: (3, H, W), in [0, 1].
+        image: a curve or a photo, in [0, 1].
         ev: stops; +1 doubles linear light.
         gamma: of the display encoding, above 0.
         shoulder: above 0; 1e6 is as good as none.
-        hidden_light: (3, H, W), light of the scene beyond what the photo shows.
+        hidden_light: of the image's shape, light of the scene beyond what the photo shows.
 
     Returns:
-        (3, H, W), in [0, 1].
+        The same shape, in [0, 1].
     """
     encoded = image.clamp(0, 1) ** gamma
     light = encoded * shoulder / (1 + shoulder - encoded)
@@ -53,38 +80,39 @@ def shift_exposure(
     return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
 
 
-def invent_hidden_light(image: Tensor, generator: Generator) -> Tensor:
-    """Make up what a scene holds where the photo is white: a sky in a window, a lamp's shade.
+def invent_hidden_light(photo: np.ndarray, generator: Generator) -> Tensor:
+    """Make up what a scene holds where the photo is white: the view from a window, say.
 
     A shorter exposure would show it. Photos darkened without it have flat grey there, which
     real dark photos have not.
 
     Args:
-        image: (3, H, W), in [0, 1].
+        photo: (H, W, 3) uint8.
 
     Returns:
-        (3, H, W) of linear light, 1 at the sensor's limit; 0 where the photo is not white.
+        (H, W, 3) of linear light, 1 at the sensor's limit; 0 where the photo is not white.
     """
-    whiteness = ((image.amin(0) - 0.85) / 0.15).clamp(min=0)
+    image = torch.from_numpy(photo) / 255
+    whiteness = ((image.amin(2, keepdim=True) - 0.85) / 0.15).clamp(min=0)
     whiteness = whiteness * whiteness * (3 - 2 * whiteness)
-    scenery = image.flip(int(torch.randint(1, 3, (), generator=generator)))
-    offset = int(torch.randint(image.shape[2], (), generator=generator))
+    scenery = image.flip(int(torch.randint(2, (), generator=generator)))
+    offset = int(torch.randint(image.shape[1], (), generator=generator))
     strength = math.exp(uniform(*map(math.log, HIDDEN_LIGHT_RANGE), generator))
-    return strength * whiteness * scenery.roll(offset, dims=2) ** PLAIN_GAMMA
+    return strength * whiteness * scenery.roll(offset, dims=1) ** PLAIN_GAMMA
 
 
 def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Give a photo another tone curve: random gamma, S-curve, black and white point.
+    """Give another tone curve: random gamma, S-curve, black and white point.
 
     Without it a network learns to read the traces of the synthetic shift (where the histogram
     ends, say) in place of the scene, and fails on real photos.
 
     Args:
-        image: (3, H, W), in [0, 1].
+        image: a curve or a photo, in [0, 1].
         strength: 0 (none) to 1 (gamma from 0.7 to 1.42).
 
     Returns:
-        (3, H, W), in [0, 1].
+        The same shape, in [0, 1].
     """
     gamma = math.exp(strength * uniform(-0.35, 0.35, generator))
     contrast = strength * uniform(-0.8, 0.8, generator)
@@ -96,23 +124,23 @@ def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
     return (black + (white - black) * image).clamp(0, 1)
 
 
-def draw_brightness(image: Tensor, strength: float) -> Tensor:
+def draw_brightness(photo: np.ndarray, strength: float) -> np.ndarray:
     """Draw the mean brightness of a normal photo towards that of well-exposed photos.
 
     How bright "normal" is differs from photographer to photographer, which no network can
     guess; the less it differs, the surer a network gets. Black and white stay what they are.
 
     Args:
-        image: (3, H, W), in [0, 1].
+        photo: (H, W, 3) uint8.
         strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); by a gamma from 0.8 to 1.4
             at most, to leave night as night and snow as snow.
 
     Returns:
-        (3, H, W), in [0, 1].
+        (H, W, 3) uint8.
     """
-    mean = min(max(image.mean().item(), 0.02), 0.98)
+    mean = min(max(np.mean(cv2.mean(photo)[:3]) / 255, 0.02), 0.98)
     gamma = (math.log(TYPICAL_BRIGHTNESS) / math.log(mean)) ** strength
-    return image.clamp(0, 1) ** min(max(gamma, 0.8), 1.4)
+    return apply_curve(photo, plain_curve() ** min(max(gamma, 0.8), 1.4))
 
 
 @dataclass(frozen=True)
@@ -130,56 +158,64 @@ class ExposureSynthesis:
     hidden_light_share: float = 0.0
     version_count: int = 1
 
-    def __call__(self, normal: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, normal: np.ndarray, generator: Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         """Make a training sample.
 
         Args:
-            normal: a photo (3, H, W) in [0, 1].
+            normal: a photo, (H, W, 3) uint8.
 
         Returns:
-            abnormal: (version_count, 3, H, W), the photo spoilt in as many ways, in steps of
-                1/255, as files have it.
-            normal: (3, H, W), what the network is to make of each. With `brightness_pull`, not
-                quite the photo itself, unless it is left untouched.
+            abnormal: the photo spoilt in version_count ways.
+            normal: what the network is to make of each. With `brightness_pull`, not quite the
+                photo itself, unless it is left untouched.
         """
         if uniform(0, 1, generator) < self.untouched_share:
-            return normal.repeat(self.version_count, 1, 1, 1), normal
-        hidden_light = torch.zeros(())
+            return [normal] * self.version_count, normal
+        hidden_light = None
         if uniform(0, 1, generator) < self.hidden_light_share:
             hidden_light = invent_hidden_light(normal, generator)
-        versions = [self._spoil(normal, hidden_light, generator) for _ in range(self.version_count)]
-        abnormal = torch.stack(versions)
+        abnormal = [self._spoil(normal, hidden_light, generator) for _ in range(self.version_count)]
         if self.brightness_pull > 0:
             normal = draw_brightness(normal, self.brightness_pull)
         return abnormal, normal
 
-    def _spoil(self, normal: Tensor, hidden_light: Tensor, generator: Generator) -> Tensor:
+    def _spoil(
+        self, photo: np.ndarray, hidden_light: Tensor | None, generator: Generator
+    ) -> np.ndarray:
+        values, is_lit = plain_curve(), None
         if uniform(0, 1, generator) < self.exposure_shift_share:
-            abnormal = shift_exposure(
-                normal,
+            light = torch.zeros(VALUE_COUNT)
+            if hidden_light is not None:  # its pixels have values of their own, behind the curve
+                is_lit = hidden_light.amax(2) > 0
+                values = torch.cat([values, torch.from_numpy(photo)[is_lit].flatten() / 255])
+                light = torch.cat([light, hidden_light[is_lit].flatten()])
+            values = shift_exposure(
+                values,
                 ev=uniform(*self.exposure_shift_ev, generator),
                 gamma=uniform(*GAMMA_RANGE, generator),
                 shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
-                hidden_light=hidden_light,
+                hidden_light=light,
             )
         else:
-            abnormal = self._jitter(normal, generator)
+            photo = self._jitter(photo, generator)
         if self.retone_strength > 0:
-            abnormal = retone(abnormal, self.retone_strength, generator)
-        return quantise(abnormal)
+            values = retone(values, self.retone_strength, generator)
+        abnormal = apply_curve(photo, values[:VALUE_COUNT])
+        if is_lit is not None:
+            abnormal[is_lit.numpy()] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
+        return abnormal
 
-    def _jitter(self, normal: Tensor, generator: Generator) -> Tensor:
+    def _jitter(self, photo: np.ndarray, generator: Generator) -> np.ndarray:
         jitter = ColorJitter(
             brightness=self.color_jitter_brightness,
             contrast=self.color_jitter_contrast,
             saturation=self.color_jitter_saturation,
         )
+        image = torch.from_numpy(photo.transpose(2, 0, 1).copy()) / 255  # faster than 8 bits
         # ColorJitter draws from torch's global state, which must come out of this unchanged.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return jitter(normal)
-
-
-def quantise(image: Tensor) -> Tensor:
-    """Round [0, 1] to the 256 values that a JPEG can hold."""
-    return (image.clamp(0, 1) * 255).round() / 255
+            image = jitter(image)
+        return cv2.merge(list(to_8_bit(image)))

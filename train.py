@@ -1,46 +1,40 @@
 """Train the exposure correction network on a folder of well-exposed photos.
 
-    python train.py [--conf conf.json]
+    python train.py [--conf conf.json] [--dry-run]
 
 The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
-import math
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
-from dataset import VALIDATION_EVS
-from distributed import average_gradients, gather, launch, rank, rank_count
+from dataset import to_floats
+from distributed import gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
+    check_shares,
     count_active_levels,
+    find_train_and_valid_photos,
     make_train_loader,
     make_valid_loader,
     stage_image_size,
-    warn_of_shared_photos,
-)
-from loss import (
-    adversarial_loss,
-    agreement_loss,
-    discriminator_loss,
-    pyramid_loss,
-    reconstruction_loss,
 )
 from photo import PhotoError
-from pyramid import gaussian_pyramid, pad_to_multiple
-from report import RunLog, describe_epoch, save_comparison
+from rehearsal import rehearse
+from report import RunLog, describe_epoch, make_writer, save_comparison
 from run_state import (
+    LAST,
     Networks,
     Optimizers,
     Progress,
@@ -49,134 +43,12 @@ from run_state import (
     restore_run,
     save_run,
     set_rates,
-    update_average,
 )
-from utils import psnr, remove_temporaries, ssim
+from step import NonFiniteLossError, step_settings, train_step
+from utils import remove_temporaries
+from validation import mean, spoilt_psnr, validate
 
-BEST, LAST = "best.pth", "last.pth"  # weights to predict with; checkpoint to go on from
-METRICS = ("psnr", "ssim")
-MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
-
-
-class NonFiniteLossError(ValueError):
-    """A loss is infinite or not a number."""
-
-
-def has_fast_half_precision(device: torch.device) -> bool:
-    """True where bfloat16 convolutions are faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def train_step(
-    networks: Networks,
-    optimizers: Optimizers,
-    abnormal: Tensor,
-    normal: Tensor,
-    active_count: int,
-    is_adversarial: bool,
-    is_mixed_precision: bool,
-    ema_decay: float,
-    agreement_weight: float,
-) -> dict[str, float]:
-    """One step of the generator, then one of the discriminator; returns the losses by name.
-
-    `abnormal` is (N, versions, 3, h, w), `normal` (N, 3, h, w); see TrainConfig for the settings.
-    """
-    generator, discriminator = networks.generator, networks.discriminator
-    half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
-    pyramid_count = min(active_count + 1, generator.level_count)
-    multiple = generator.stride(pyramid_count, active_count)
-    version_count = abnormal.shape[1]
-    abnormal = abnormal.flatten(0, 1)
-    normal = normal.repeat_interleave(version_count, dim=0)
-    for index, upsampling in enumerate(generator.upsamplings):
-        # One above the active levels only carries their result; it learns once its level does.
-        upsampling.requires_grad_(index + 1 < active_count)
-    abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
-
-    with half_precision:
-        outputs = generator(abnormal, active_count=active_count)
-    targets = gaussian_pyramid(normal, pyramid_count)
-    losses = {
-        "reconstruction": reconstruction_loss(outputs, targets),
-        "pyramid": pyramid_loss(outputs, targets),
-    }
-    if version_count > 1:
-        losses["agreement"] = agreement_weight * agreement_loss(outputs, version_count)
-    if is_adversarial:
-        # Frozen weights, yet the gradient runs through them to the generator.
-        discriminator.requires_grad_(False)
-        with half_precision:
-            logits = discriminator(outputs[-1])
-        losses["adversarial"] = adversarial_loss(logits.float(), generator.level_count)
-        discriminator.requires_grad_(True)
-    check_finite(losses)
-    optimizers.generator.zero_grad()
-    sum(losses.values()).backward()
-    average_gradients(generator)
-    optimizers.generator.step()
-    update_average(networks, optimizers.generator, ema_decay)
-
-    if is_adversarial:
-        with half_precision:
-            real_logits = discriminator(normal)
-            fake_logits = discriminator(outputs[-1].detach())
-        losses["discriminator"] = discriminator_loss(real_logits.float(), fake_logits.float())
-        check_finite(losses)
-        optimizers.discriminator.zero_grad()
-        losses["discriminator"].backward()
-        average_gradients(discriminator)
-        optimizers.discriminator.step()
-    return {name: loss.item() for name, loss in losses.items()}
-
-
-def check_finite(losses: dict[str, Tensor]) -> None:
-    """Raise NonFiniteLossError, naming the loss, before it can spoil any weights."""
-    for name, loss in losses.items():
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the {name} loss is {loss.item()}")
-
-
-def mean(values: Iterable[float]) -> float:
-    """Mean that does not depend on the order of the values, and so not on who scored them."""
-    values = list(values)
-    return math.fsum(values) / len(values)
-
-
-@torch.inference_mode()
-def validate(
-    network: nn.Module, loader: DataLoader, active_count: int, device: torch.device
-) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
-    """Score every validation photo at every exposure, in 8 bit as it would be saved.
-
-    Returns:
-        PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
-        normal) of the first photos, each (N, 3, h, w), for the picture of the epoch.
-    """
-    names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
-    results = []  # (index of the exposure, PSNR, SSIM)
-    samples = []
-    for abnormal, normal, ev_indices in loader:
-        corrected = network(abnormal.to(device), active_count=active_count)[-1].cpu().clamp(0, 1)
-        if len(samples) < 4:
-            samples.append(torch.stack([abnormal, corrected, normal]))
-        for output, target, ev_index in zip(corrected, normal, ev_indices, strict=True):
-            output, target = (
-                (image * 255).round().byte().permute(1, 2, 0).numpy() for image in (output, target)
-            )
-            decibels = min(psnr(output, target), MAX_PSNR)
-            results.append((ev_index.item(), decibels, ssim(output, target)))
-    results = [result for share in gather(results) for result in share]
-    scores = {}
-    for index, name in enumerate(names):
-        scores[name] = {
-            "psnr": mean(decibels for ev_index, decibels, _ in results if ev_index == index),
-            "ssim": mean(similarity for ev_index, _, similarity in results if ev_index == index),
-        }
-    scores["all"] = {metric: mean(scores[name][metric] for name in names) for metric in METRICS}
-    return scores, samples
+BEST = "best.pth"  # weights to predict with
 
 
 def train_one_epoch(
@@ -185,7 +57,7 @@ def train_one_epoch(
     loader: DataLoader,
     config: TrainConfig,
     progress: Progress,
-    active_count: int,
+    log: RunLog,
     stop: StopSignal,
 ) -> dict[str, float]:
     """Train from where `progress` stands to the end of its epoch; returns the mean losses.
@@ -194,8 +66,8 @@ def train_one_epoch(
         Interrupted: a signal came; the checkpoint is written.
     """
     device = next(networks.generator.parameters()).device
-    is_mixed_precision = config.mixed_precision == "auto" and has_fast_half_precision(device)
-    is_adversarial = progress.epoch >= config.begin_use_adv_loss_epoch
+    active_count = count_active_levels(config, progress.epoch)
+    settings = step_settings(config, active_count, progress.epoch, device)
     loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
     photo_total = loader.sampler.total
     if progress.photo_count and progress.photo_total != photo_total:
@@ -219,21 +91,13 @@ def train_one_epoch(
         for abnormal, normal in loader:
             epochs_done = progress.epoch - 1 + progress.photo_count / photo_total
             set_rates(optimizers, config, epochs_done)
+            abnormal, normal = to_floats(abnormal, device), to_floats(normal, device)
             try:
-                losses = train_step(
-                    networks,
-                    optimizers,
-                    abnormal.to(device, non_blocking=True),
-                    normal.to(device, non_blocking=True),
-                    active_count=active_count,
-                    is_adversarial=is_adversarial,
-                    is_mixed_precision=is_mixed_precision,
-                    ema_decay=config.ema_decay,
-                    agreement_weight=config.agreement_weight,
-                )
+                losses = train_step(networks, optimizers, abnormal, normal, **settings)
             except NonFiniteLossError as error:
+                step = progress.step_count + 1
                 place = f"in epoch {progress.epoch} after {progress.photo_count} photos"
-                raise NonFiniteLossError(f"{error} {place}") from None
+                raise NonFiniteLossError(f"{error} {place}, step {step} of the run") from None
             shares = gather((stop.number, losses))
             stop_number = max(number for number, _ in shares)
             losses = {name: mean(share[name] for _, share in shares) for name in losses}
@@ -242,11 +106,14 @@ def train_one_epoch(
                 total = progress.loss_sums.get(name, 0.0)
                 progress.loss_sums[name] = total + loss * batch_size
             progress.photo_count += batch_size
+            progress.step_count += 1
             now = time.monotonic()
             progress.seconds += now - last_step
             last_step = now
             bar.update(batch_size)
             bar.set_postfix({name: f"{loss:.4f}" for name, loss in losses.items()})
+            if config.log_steps and progress.step_count % config.log_steps == 0 and rank() == 0:
+                log.add(describe_step(progress, losses))
             if stop_number or now - last_saved > 60 * config.checkpoint_minutes:
                 save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
                 last_saved = now
@@ -264,32 +131,21 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         Interrupted: a signal came; the checkpoint is written.
         CheckpointError, ConfigError, NonFiniteLossError, OSError, PhotoError: with the fix.
     """
-    if config.batch_size % rank_count():
-        message = f"batch_size is {config.batch_size}; {rank_count()} processes cannot share it"
-        raise ConfigError([f"{message} evenly: make it a multiple"])
-    run_dir = Path(config.model_save_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
-        raise ConfigError([f"{message}; name another"]) from None
-    if rank() == 0:
-        remove_temporaries(run_dir)
+    run_dir = make_run_dir(config)
+    train_paths, valid_paths = find_train_and_valid_photos(config)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     progress = restore_run(run_dir / LAST, networks, optimizers, config)
-    if rank() == 0:
-        warn_of_shared_photos(config)
-    log = RunLog(run_dir, progress.epoch)
+    has_writer = config.tensorboard and rank() == 0
+    writer = make_writer(run_dir, progress.step_count) if has_writer else None
+    log = RunLog(run_dir, progress.epoch, progress.photo_count, writer)
     active_count = 0
     for epoch in range(progress.epoch, config.epochs + 1):
         if active_count != count_active_levels(config, epoch):
             active_count = count_active_levels(config, epoch)
-            train_loader = make_train_loader(config, active_count, device)
-            valid_loader = make_valid_loader(config, active_count, device)
-        losses = train_one_epoch(
-            networks, optimizers, train_loader, config, progress, active_count, stop
-        )
+            train_loader = make_train_loader(config, train_paths, active_count, device)
+            valid_loader = make_valid_loader(config, valid_paths, active_count, device)
+        losses = train_one_epoch(networks, optimizers, train_loader, config, progress, log, stop)
         scores, samples = validate(networks.average, valid_loader, active_count, device)
         is_comparable = progress.active_count > 0 and (
             stage_image_size(config, progress.active_count)
@@ -298,6 +154,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         is_best = not is_comparable or spoilt_psnr(scores) > progress.best_psnr
         record = {
             "epoch": epoch,
+            "step": progress.step_count,
             "active_levels": active_count,
             "seconds": round(progress.seconds, 1),
             "losses": losses,
@@ -307,6 +164,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             epoch=epoch + 1,
             best_psnr=spoilt_psnr(scores) if is_best else progress.best_psnr,
             active_count=active_count,
+            step_count=progress.step_count,
         )
         if rank() == 0:
             if is_best:
@@ -319,20 +177,55 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         print(f"done: the best weights are in {run_dir / BEST}")
 
 
-def spoilt_psnr(scores: dict[str, dict[str, float]]) -> float:
-    """Mean PSNR in dB over the wrong exposures; at 0 EV, doing nothing is best."""
-    return mean(score["psnr"] for name, score in scores.items() if name not in ("0", "all"))
+def make_run_dir(config: TrainConfig) -> Path:
+    """Make the run's folder, or tidy it up.
+
+    Raises:
+        ConfigError: it can't be made.
+    """
+    run_dir = Path(config.model_save_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
+        raise ConfigError([f"{message}; name another"]) from None
+    if rank() == 0:
+        remove_temporaries(run_dir)
+    return run_dir
 
 
-def run(device: torch.device, config: TrainConfig) -> int:
-    """Train, in this process, and return its exit code."""
+def make_deterministic() -> None:
+    """Have CUDA compute the same bits every time, with a warning for each kernel that can't."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before cuBLAS wakes
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def describe_step(progress: Progress, losses: dict[str, float]) -> dict[str, Any]:
+    """The line of log.jsonl for the step that is just done."""
+    return {
+        "epoch": progress.epoch,
+        "step": progress.step_count,
+        "photos": progress.photo_count,
+        "seconds": round(progress.seconds, 1),
+        "losses": losses,
+    }
+
+
+def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
+    """Train, in this process, or rehearse it; returns the exit code."""
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:
             print("no CUDA GPU is visible: training on the CPU")
+    cv2.setNumThreads(1)  # forked beside a pool of OpenCV's threads, workers would hang
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.deterministic
+        if config.deterministic:
+            make_deterministic()
     stop = StopSignal()
     try:
-        train(config, device, stop)
+        check_shares(config)
+        (rehearse if is_rehearsal else train)(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
@@ -364,6 +257,11 @@ def run(device: torch.device, config: TrainConfig) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--conf", default="conf.json", help="config file (default: conf.json)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check config and photos, take a few steps, estimate time and memory; write nothing",
+    )
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.conf, TrainConfig)
@@ -372,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Before CUDA wakes, which is when it looks at this.
     os.environ["CUDA_VISIBLE_DEVICES"] = config.CUDA_VISIBLE_DEVICES
-    return launch(run, config)
+    return launch(run, config, options.dry_run)
 
 
 if __name__ == "__main__":

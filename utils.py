@@ -48,6 +48,14 @@ def keep_copy(path: str | Path, copy: str | Path) -> None:
                 shutil.copyfile(path, temporary)
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a text file, on the disk when this returns."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def remove_temporaries(folder: str | Path) -> None:
     """Remove what `atomic_write` left in a folder when its program was killed."""
     for temporary in Path(folder).glob(".????????.tmp*"):

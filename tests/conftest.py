@@ -17,7 +17,9 @@ from pictures import save
 from PIL import Image
 
 import predict
+import train
 from checkpoint import save_weights
+from config import TrainConfig
 from interruption import SIGNALS
 from model import ExposureCorrectionNet
 
@@ -130,6 +132,12 @@ def train_settings(tmp_path, write_photos):
 
 
 @pytest.fixture
+def make_config(train_settings):
+    """(changes) -> TrainConfig."""
+    return lambda **changes: TrainConfig(**(train_settings | changes))
+
+
+@pytest.fixture
 def write_json(tmp_path):
     """(name, values) -> path of a JSON file."""
 
@@ -142,7 +150,7 @@ def write_json(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, write_json, write_weights):
+def run_predict(tmp_path, write_json, write_weights):
     """(command line, gain of the network, config) -> exit code; results go to tmp_path / out."""
 
     def call(*arguments, gain: float = 0.0, **changes) -> int:
@@ -161,11 +169,40 @@ def run(tmp_path, write_json, write_weights):
 
 
 @pytest.fixture
+def run_train(train_settings, write_json, tmp_path):
+    """(name of the run, changed settings) -> exit code; its files are in tmp_path / name."""
+
+    def call(name: str = "run", **changes) -> int:
+        settings = train_settings | {"model_save_dir": str(tmp_path / name)} | changes
+        return train.main(["--conf", str(write_json(f"{name}.json", settings))])
+
+    return call
+
+
+@pytest.fixture
 def dark(tmp_path, make_photo) -> np.ndarray:
     """The only photo of the folder, dark.png; the network sees it at its own size."""
     photo = make_photo(30, 32) // 3
     save(tmp_path / "photos" / "dark.png", photo)
     return photo
+
+
+@pytest.fixture
+def after_step(monkeypatch):
+    """(function of the number of the step, from 1) is called after every step of training."""
+
+    def install(function) -> None:
+        step, count = train.train_step, [0]
+
+        def counted(*arguments, **settings):
+            losses = step(*arguments, **settings)
+            count[0] += 1
+            function(count[0])
+            return losses
+
+        monkeypatch.setattr(train, "train_step", counted)
+
+    return install
 
 
 @pytest.fixture

@@ -51,19 +51,21 @@ def test_without_a_display_show_result_says_so_once_and_goes_on(
     assert files_in(tmp_path / "out") == ["photo_0.png", "photo_1.png", "photo_2.png"]
 
 
-def test_a_window_shows_every_photo_before_and_after(run, tmp_path, write_photos, monkeypatch):
+def test_a_window_shows_every_photo_before_and_after(
+    run_predict, tmp_path, write_photos, monkeypatch
+):
     paths = write_photos(tmp_path / "photos", 2)
     shown = []
     monkeypatch.setattr(predict, "show_window", lambda *files: shown.append(files) or True)
-    assert run(show_result=True, max_megapixels=7) == 0
+    assert run_predict(show_result=True, max_megapixels=7) == 0
     assert sorted(shown) == [(path, tmp_path / "out" / path.name, 7_000_000) for path in paths]
 
 
-def test_where_no_window_opens_no_other_is_tried(run, tmp_path, write_photos, monkeypatch):
+def test_where_no_window_opens_no_other_is_tried(run_predict, tmp_path, write_photos, monkeypatch):
     write_photos(tmp_path / "photos", 3)
     calls = []
     monkeypatch.setattr(predict, "show_window", lambda *files: bool(calls.append(files)))
-    assert run(show_result=True) == 0
+    assert run_predict(show_result=True) == 0
     assert len(calls) == 1 and len(files_in(tmp_path / "out")) == 3
 
 

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset import (
-    VALIDATION_EVS,
     EpochSampler,
     TrainDataset,
     ValidationDataset,
@@ -18,10 +18,11 @@ from dataset import (
     keep_readable,
     largest_box,
     make_generator,
+    to_floats,
     to_tensor,
 )
 from photo import PhotoError
-from synthesis import ExposureSynthesis, quantise, shift_exposure
+from synthesis import ExposureSynthesis
 
 EVERYTHING = ExposureSynthesis(
     color_jitter_brightness=(0.3, 2.5),
@@ -45,6 +46,12 @@ def are_equal(batches, others) -> bool:
         abnormal.equal(other_abnormal) and normal.equal(other_normal)
         for (abnormal, normal), (other_abnormal, other_normal) in zip(batches, others, strict=True)
     )
+
+
+def test_floats_are_the_bytes_in_0_to_1():
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    floats = to_floats(image, torch.device("cpu"))
+    assert floats.equal(torch.arange(256).reshape(1, 1, 16, 16) / 255)
 
 
 # -------------------------------------------------------------------------------- the seed
@@ -116,7 +123,30 @@ def test_photos_of_any_size_give_crops_of_the_size_asked_for(tmp_path, write_pho
     train_set = TrainDataset(paths, (24, 16), EVERYTHING, crop_scale=(0.3, 1.0))
     for epoch in range(5):
         assert [image.shape for image in train_set[epoch, 0]] == [(1, 3, 24, 16), (3, 24, 16)]
-    assert ValidationDataset(paths, (24, 16))[0][0].shape == (3, 24, 16)
+    assert ValidationDataset(paths, (24, 16))[0][0].shape == (5, 3, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("L", "grey.jpg"), ("L", "grey.png"), ("RGBA", "alpha.png"), ("CMYK", "print.jpg")],
+)
+def test_photos_of_any_kind_are_trained_on(tmp_path, make_photo, mode, name):
+    Image.fromarray(make_photo(40, 60)).convert(mode).save(tmp_path / name)
+    abnormal, normal = TrainDataset([tmp_path / name], (24, 16), EVERYTHING)[1, 0]
+    assert abnormal.shape == (1, 3, 24, 16) and normal.shape == (3, 24, 16)
+    assert abnormal.dtype == normal.dtype == torch.uint8
+    red, green, _ = normal
+    assert red.equal(green) is (mode == "L")
+
+
+def test_turned_photos_are_trained_on_upright(tmp_path, make_photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    photo = Image.fromarray(make_photo(40, 60))
+    photo.save(tmp_path / "turned.png", exif=exif)
+    _, normal = ValidationDataset([tmp_path / "turned.png"], (60, 40))[0]
+    upright = np.asarray(photo.transpose(Image.Transpose.ROTATE_270))
+    assert normal.equal(to_tensor(upright))
 
 
 def test_a_sample_is_a_crop_of_the_photo_or_its_mirror_image(tmp_path, write_photos, make_photo):
@@ -234,45 +264,6 @@ def test_a_folder_of_unreadable_photos_is_an_error(half_broken):
         half_broken[1, 0]
     with pytest.raises(PhotoError, match="none of the 3 photos"):
         half_broken[1, 1]
-
-
-# ----------------------------------------------------------------------------- validation
-
-
-def test_validation_shows_every_photo_at_every_exposure_in_order(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (64, 64))
-    assert len(valid_set) == 2 * len(VALIDATION_EVS)
-    assert [ev_index for _, _, ev_index in list(valid_set)] == [*range(len(VALIDATION_EVS))] * 2
-    for index, (abnormal, normal, ev_index) in enumerate(list(valid_set)):
-        photo = cv2.imread(str(valid_set.paths[index // len(VALIDATION_EVS)]))[..., ::-1]
-        assert normal.equal(to_tensor(photo))
-        ev = VALIDATION_EVS[ev_index]
-        assert abnormal.equal(quantise(shift_exposure(normal, ev)) if ev else normal)
-
-
-def test_validation_exposures_go_both_ways_and_hold_the_untouched_photo():
-    assert min(VALIDATION_EVS) < 0 < max(VALIDATION_EVS) and 0 in VALIDATION_EVS
-
-
-def test_validation_takes_the_middle_of_the_photo(tmp_path, write_photos):
-    paths = write_photos(tmp_path / "wide", 1, 32, 64)
-    photo = cv2.imread(str(paths[0]))[..., ::-1]
-    _, normal, _ = ValidationDataset(paths, (32, 32))[2]
-    assert normal.equal(to_tensor(photo[:, 16:48]))
-
-
-def test_validation_is_the_same_every_time(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2, 40, 50), (24, 24))
-    first = list(valid_set)
-    torch.manual_seed(5)
-    assert are_equal([item[:2] for item in first], [item[:2] for item in list(valid_set)])
-
-
-def test_validation_ends_a_plain_loop(tmp_path, write_photos):
-    valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (16, 16))
-    assert len(list(valid_set)) == len(valid_set)
-    with pytest.raises(IndexError):
-        valid_set[len(valid_set)]
 
 
 def test_photos_that_cannot_be_read_are_left_out_each_with_one_warning(tmp_path, write_photos):

@@ -1,10 +1,12 @@
 import contextlib
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,22 @@ from conftest import ROOT
 
 import train
 from checkpoint import load_checkpoint
-from distributed import average_gradients, gather, launch, rank, rank_count
+from distributed import (
+    SharedBatchNorm,
+    average_gradients,
+    gather,
+    launch,
+    rank,
+    rank_count,
+    share_batch_norms,
+)
+
+needs_loopback = pytest.mark.skipif(
+    not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux"
+)
+# The batch norm takes away what this bias adds: its gradient is rounding noise, and Adam, which
+# looks at no gradient's size, makes steps of it that no loss sees. The mean of the norm follows.
+UNDETERMINED = {"layers.2.bias", "layers.3.running_mean"}
 
 
 def records_of(run_dir) -> list[dict]:
@@ -51,6 +68,15 @@ def test_gradients_of_one_process_stay_what_they_are():
     assert network.weight.grad.equal(before) and network.bias.grad is None
 
 
+def test_batch_norms_of_one_process_are_what_they_were():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    before, batch = network.state_dict(), torch.rand(2, 3, 5, 5)
+    expected = copy.deepcopy(network)(batch)
+    share_batch_norms(network)
+    assert type(network[1]) is SharedBatchNorm and network.state_dict().keys() == before.keys()
+    assert network(batch).equal(expected)
+
+
 def test_without_a_gpu_the_run_is_in_this_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     calls = []
@@ -58,11 +84,17 @@ def test_without_a_gpu_the_run_is_in_this_process(monkeypatch):
     assert calls == [(torch.device("cpu"), "a", 1)]
 
 
-@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
+@needs_loopback
 def test_two_processes_train_as_one_does(train_settings, write_photos, write_json, tmp_path):
     write_photos(tmp_path / "train", 6)
     write_photos(tmp_path / "valid", 3)  # which two processes cannot share evenly
-    settings = train_settings | {"begin_use_level_epoch": [1, 2], "ema_decay": 0.9}
+    settings = train_settings | {
+        "begin_use_level_epoch": [1, 2],
+        "begin_use_adv_loss_epoch": 2,
+        "discriminator_init_lr": 1e-4,
+        "ema_decay": 0.9,
+        "agreement_weight": 0.5,
+    }
     alone = settings | {"model_save_dir": str(tmp_path / "alone")}
     assert train.main(["--conf", str(write_json("alone.json", alone))]) == 0
 
@@ -83,11 +115,16 @@ def test_two_processes_train_as_one_does(train_settings, write_photos, write_jso
             assert two["valid"][name]["psnr"] == pytest.approx(score["psnr"], abs=1e-3)
             assert two["valid"][name]["ssim"] == pytest.approx(score["ssim"], abs=1e-4)
 
+    states = [load_checkpoint(tmp_path / name / "last.pth") for name in ("alone", "together")]
+    for network in ("generator", "average", "discriminator"):
+        one, two = (state["networks"][network] for state in states)
+        for name in one.keys() - UNDETERMINED:
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
 
-@pytest.mark.skipif(not os.path.isdir("/sys/class/net/lo"), reason="names the loopback of Linux")
-def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
-    train_settings, write_json, tmp_path
-):
+
+@pytest.fixture
+def two_processes(train_settings, write_json, tmp_path):
+    """A command whose two processes train without end, once their first checkpoint is there."""
     config = write_json("conf.json", train_settings | {"epochs": 10_000})
     # The CPU plays two GPUs: processes that find none talk by gloo.
     script = (
@@ -108,13 +145,39 @@ def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
         while not (tmp_path / "run" / "last.pth").exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=30)
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.returncode == 143
+
+
+@needs_loopback
+def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
+    two_processes, tmp_path
+):
+    os.killpg(two_processes.pid, signal.SIGTERM)
+    _, error = two_processes.communicate(timeout=30)
+    assert two_processes.returncode == 143
     assert "Traceback" not in error
     assert error.count("; the same command goes on from there") == 1, error
     assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["photo_count"] > 0
+
+
+@needs_loopback
+def test_the_death_of_one_process_ends_all(two_processes):
+    children = Path(f"/proc/{two_processes.pid}/task/{two_processes.pid}/children").read_text()
+    ranks = [
+        pid
+        for pid in map(int, children.split())
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    _, error = two_processes.communicate(timeout=60)
+    assert two_processes.returncode == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    message = (
+        "process 1 of 2 was killed by SIGKILL; the same command goes on from the last checkpoint"
+    )
+    assert message in error.splitlines()

@@ -111,7 +111,7 @@ def test_fitting_averages_the_pixels(make_photo):
     ],
 )
 def test_the_network_sees_the_size_that_the_config_says(
-    run, tmp_path, make_photo, monkeypatch, size, use_orig_size, seen
+    run_predict, tmp_path, make_photo, monkeypatch, size, use_orig_size, seen
 ):
     save(tmp_path / "photos" / "a.png", make_photo(*size))
     shapes, run_network = [], predict.run_network
@@ -121,7 +121,7 @@ def test_the_network_sees_the_size_that_the_config_says(
         return run_network(abnormal, *others)
 
     monkeypatch.setattr(predict, "run_network", noting)
-    assert run(image_size=[16, 32], use_orig_size=use_orig_size) == 0
+    assert run_predict(image_size=[16, 32], use_orig_size=use_orig_size) == 0
     assert shapes == [(*seen, 3)]
     assert read(tmp_path / "out" / "a.png").shape == (*size, 3)
 
@@ -152,7 +152,7 @@ def test_weights_load_on_the_cpu_and_ready_to_use(write_weights):
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
-def test_weights_with_code_inside_are_refused(run, tmp_path, write_photos, capsys):
+def test_weights_with_code_inside_are_refused(run_predict, tmp_path, write_photos, capsys):
     write_photos(tmp_path / "photos", 1)
     proof, path = tmp_path / "proof", tmp_path / "evil.pth"
 
@@ -163,25 +163,27 @@ def test_weights_with_code_inside_are_refused(run, tmp_path, write_photos, capsy
     torch.save({"format_version": FORMAT_VERSION, "weights": Trap()}, path)
     with pytest.raises(CheckpointError):
         predict.load_model(path)
-    assert run(pretrained_model=str(path)) == 2
+    assert run_predict(pretrained_model=str(path)) == 2
     error = capsys.readouterr().err
     assert "evil.pth" in error and "Traceback" not in error
     assert not proof.exists() and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["missing.pth", "broken.pth"])
-def test_weights_that_cannot_be_read_are_exit_code_2(run, tmp_path, write_photos, capsys, name):
+def test_weights_that_cannot_be_read_are_exit_code_2(
+    run_predict, tmp_path, write_photos, capsys, name
+):
     write_photos(tmp_path / "photos", 1)
     (tmp_path / "broken.pth").write_bytes(b"broken")
-    assert run(pretrained_model=str(tmp_path / name)) == 2
+    assert run_predict(pretrained_model=str(tmp_path / name)) == 2
     assert name in capsys.readouterr().err
 
 
 def test_an_architecture_that_contradicts_the_weights_names_both_values(
-    run, tmp_path, write_photos, capsys
+    run_predict, tmp_path, write_photos, capsys
 ):
     write_photos(tmp_path / "photos", 1)
-    code = run(
+    code = run_predict(
         laplacian_level_count=3,
         layer_count_of_every_unet=[1, 1, 2],
         first_layer_out_channels_of_every_unet=[8, 8, 8],
@@ -198,15 +200,15 @@ def test_an_architecture_that_contradicts_the_weights_names_both_values(
         assert key in line and f" {ours}, but {theirs} in " in line and "tiny.pth" in line
 
 
-def test_an_architecture_that_agrees_or_is_left_out_is_fine(run, tmp_path, write_photos):
+def test_an_architecture_that_agrees_or_is_left_out_is_fine(run_predict, tmp_path, write_photos):
     write_photos(tmp_path / "photos", 1)
     agreed = {
         "laplacian_level_count": 2,
         "layer_count_of_every_unet": [1, 1],
         "first_layer_out_channels_of_every_unet": [8, 8],
     }
-    assert run(**agreed) == 0
-    assert run() == 0
+    assert run_predict(**agreed) == 0
+    assert run_predict() == 0
 
 
 # ------------------------------------------------------------------------------ the config
@@ -220,8 +222,8 @@ def test_an_architecture_that_agrees_or_is_left_out_is_fine(run, tmp_path, write
         ({"use_orig_size": "no", "show_result": 2}, ["use_orig_size", "show_result"]),
     ],
 )
-def test_faults_of_the_config_are_lines_and_exit_code_2(run, capsys, changes, words):
-    assert run(**changes) == 2
+def test_faults_of_the_config_are_lines_and_exit_code_2(run_predict, capsys, changes, words):
+    assert run_predict(**changes) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words)
     assert len(error.splitlines()) == len(words)
@@ -240,10 +242,12 @@ def test_the_shipped_config_agrees_with_the_class():
 # ------------------------------------------------------------------- where things are found
 
 
-def test_config_and_weights_are_found_from_another_working_folder(run, tmp_path, dark, monkeypatch):
+def test_config_and_weights_are_found_from_another_working_folder(
+    run_predict, tmp_path, dark, monkeypatch
+):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert run(gain=1.0, pretrained_model="weights/tiny.pth") == 0
+    assert run_predict(gain=1.0, pretrained_model="weights/tiny.pth") == 0
     (tmp_path / "out" / "dark.png").unlink()
     assert predict.HERE == ROOT  # the folder of the script
     monkeypatch.setattr(predict, "HERE", tmp_path)

@@ -8,10 +8,10 @@ from PIL import Image
 import adjust
 
 
-def test_level_scales_scale_the_levels_of_the_photo(run, tmp_path, dark):
-    assert run(gain=1.0, level_scales=[1, 1]) == 0
+def test_level_scales_scale_the_levels_of_the_photo(run_predict, tmp_path, dark):
+    assert run_predict(gain=1.0, level_scales=[1, 1]) == 0
     assert np.abs(read(tmp_path / "out" / "dark.png") - dark * 2.0).max() <= 1
-    assert run(gain=1.0, level_scales=[0.5, 0.5]) == 0
+    assert run_predict(gain=1.0, level_scales=[0.5, 0.5]) == 0
     assert np.abs(read(tmp_path / "out" / "dark.png") - dark.astype(float)).max() <= 1
 
 
@@ -23,9 +23,9 @@ def test_level_scales_scale_the_levels_of_the_photo(run, tmp_path, dark):
     ],
 )
 def test_level_scales_of_a_wrong_length_are_exit_code_2(
-    run, tmp_path, dark, capsys, settings, words
+    run_predict, tmp_path, dark, capsys, settings, words
 ):
-    assert run(level_scales=[1, 1, 1], **settings) == 2
+    assert run_predict(level_scales=[1, 1, 1], **settings) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words)
     assert not (tmp_path / "out").exists()
@@ -33,42 +33,42 @@ def test_level_scales_of_a_wrong_length_are_exit_code_2(
 
 @pytest.mark.parametrize(("strength", "factor"), [(0, 1), (0.5, 1.5), (1, 2), (2, 3)])
 def test_strength_goes_from_the_photo_to_the_correction_and_beyond(
-    run, tmp_path, dark, strength, factor
+    run_predict, tmp_path, dark, strength, factor
 ):
-    assert run(gain=1.0, strength=strength) == 0
+    assert run_predict(gain=1.0, strength=strength) == 0
     expected = np.minimum(dark * float(factor), 255)
     assert np.abs(read(tmp_path / "out" / "dark.png") - expected).max() <= 1.5
 
 
-def test_fuse_takes_the_better_exposed_of_photo_and_correction(run, tmp_path):
+def test_fuse_takes_the_better_exposed_of_photo_and_correction(run_predict, tmp_path):
     # Half as dark as it should be, half right: doubled, the right half is burnt out.
     photo = np.full((30, 32, 3), 40, np.uint8)
     photo[:, 16:] = 120
     save(tmp_path / "photos" / "dark.png", photo)
     corrected = np.clip(photo * np.float32(2 / 255), 0, 1)
-    assert run(gain=1.0, fuse=True) == 0
+    assert run_predict(gain=1.0, fuse=True) == 0
     result = read(tmp_path / "out" / "dark.png")
     expected = 255 * adjust.fuse(photo / np.float32(255), corrected)
     assert np.abs(result - expected).max() <= 3  # upsampling follows it closely
     assert np.abs(corrected * 255 - expected).max() > 20
 
 
-def test_stretch_spreads_the_correction_from_black_to_white(run, tmp_path, dark):
+def test_stretch_spreads_the_correction_from_black_to_white(run_predict, tmp_path, dark):
     expected = 255 * adjust.stretch_contrast(np.clip(dark * np.float32(2 / 255), 0, 1))
-    assert run(gain=1.0, stretch=True) == 0
+    assert run_predict(gain=1.0, stretch=True) == 0
     result = read(tmp_path / "out" / "dark.png")
     assert np.abs(result - expected).max() <= 3
     assert result.min() == 0 and result.max() == 255
 
 
-def test_compare_writes_a_picture_beside_each_result(run, tmp_path, make_photo):
+def test_compare_writes_a_picture_beside_each_result(run_predict, tmp_path, make_photo):
     names = ["a.jpg", "a.png", "deep/b.png"]
     for name in names:
         save(tmp_path / "photos" / name, make_photo(24, 32))
-    assert run(compare=True) == 0
+    assert run_predict(compare=True) == 0
     pictures = [f"{name}.compare.png" for name in names]
     assert files_in(tmp_path / "out") == sorted(names + pictures)
-    assert run(tmp_path / "out", "--output", tmp_path / "again") == 0
+    assert run_predict(tmp_path / "out", "--output", tmp_path / "again") == 0
     assert files_in(tmp_path / "again") == sorted(names)
     for name in pictures:
         with Image.open(tmp_path / "out" / name) as picture:
@@ -85,45 +85,47 @@ def test_compare_writes_a_picture_beside_each_result(run, tmp_path, make_photo):
         ("webp", ["a.png.webp", "a.webp"]),
     ],
 )
-def test_output_format_decides_content_and_suffix(run, tmp_path, make_photo, output_format, names):
+def test_output_format_decides_content_and_suffix(
+    run_predict, tmp_path, make_photo, output_format, names
+):
     for name in ("a.jpg", "a.png"):
         save(tmp_path / "photos" / name, make_photo(24, 32))
-    assert run(output_format=output_format) == 0
+    assert run_predict(output_format=output_format) == 0
     assert files_in(tmp_path / "out") == names
     for name in names:
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.format == output_format.upper()
 
 
-def test_quality_decides_the_size_of_the_file(run, tmp_path):
+def test_quality_decides_the_size_of_the_file(run_predict, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     save(tmp_path / "photos" / "noise.jpg", noise)
     sizes = []
     for quality in (5, 50, 95, None):
-        assert run(quality=quality) == 0
+        assert run_predict(quality=quality) == 0
         sizes.append((tmp_path / "out" / "noise.jpg").stat().st_size)
     assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
 
 
 def test_photos_above_max_megapixels_are_refused_and_the_others_done(
-    run, tmp_path, make_photo, capsys
+    run_predict, tmp_path, make_photo, capsys
 ):
     save(tmp_path / "photos" / "small.png", make_photo(20, 50))
     save(tmp_path / "photos" / "large.png", make_photo(20, 51))
-    assert run(max_megapixels=0.001) == 1
+    assert run_predict(max_megapixels=0.001) == 1
     assert files_in(tmp_path / "out") == ["small.png"]
     error = capsys.readouterr().err
     assert str(tmp_path / "photos" / "large.png") in error and "Traceback" not in error
 
 
-def test_skip_existing_goes_on_where_a_run_stopped(run, tmp_path, write_photos, capsys):
+def test_skip_existing_goes_on_where_a_run_stopped(run_predict, tmp_path, write_photos, capsys):
     write_photos(tmp_path / "photos", 3)
     save(tmp_path / "out" / "photo_1.png", np.zeros((2, 2, 3), np.uint8))
-    assert run(skip_existing=True) == 0
+    assert run_predict(skip_existing=True) == 0
     assert "2 corrected, 0 failed, 1 there already, " in capsys.readouterr().out
     assert read(tmp_path / "out" / "photo_0.png").shape == (64, 64, 3)
     assert read(tmp_path / "out" / "photo_1.png").shape == (2, 2, 3)
-    assert run(skip_existing=True) == 0
+    assert run_predict(skip_existing=True) == 0
     assert "0 corrected, 0 failed, 3 there already, " in capsys.readouterr().out
-    assert run() == 0
+    assert run_predict() == 0
     assert read(tmp_path / "out" / "photo_1.png").shape == (64, 64, 3)

@@ -25,7 +25,7 @@ def failures(error: str) -> dict[str, str]:
 
 
 def test_hostile_files_are_named_with_their_reasons_and_the_others_done(
-    run, tmp_path, write_photos, capsys
+    run_predict, tmp_path, write_photos, capsys
 ):
     (good,) = write_photos(tmp_path / "photos", 1)
     photos, png = good.parent, good.read_bytes()
@@ -36,7 +36,7 @@ def test_hostile_files_are_named_with_their_reasons_and_the_others_done(
     (photos / "loop.jpg").symlink_to("loop.jpg")
     (photos / "ring").symlink_to(photos, target_is_directory=True)
     os.mkfifo(photos / "pipe.jpg")
-    assert run() == 1
+    assert run_predict() == 1
     out, error = capsys.readouterr()
     reasons = failures(error)
     assert sorted(reasons) == ["bomb.png", "liar.jpg", "loop.jpg", "pipe.jpg"]
@@ -52,7 +52,7 @@ def test_hostile_files_are_named_with_their_reasons_and_the_others_done(
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_the_others_done(
-    run, tmp_path, write_photos, monkeypatch, capsys
+    run_predict, tmp_path, write_photos, monkeypatch, capsys
 ):
     write_photos(tmp_path / "photos" / "open", 1)
     write_photos(tmp_path / "photos" / "shut", 1)
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_others_done(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
-    assert run() == 1
+    assert run_predict() == 1
     out, error = capsys.readouterr()
     assert failures(error) == {"shut": "cannot be listed: Permission denied"}
     assert "1 corrected, 1 failed" in out
@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_others_done(
 
 
 def test_a_read_only_output_folder_fails_photo_by_photo(
-    run, tmp_path, write_photos, monkeypatch, capsys
+    run_predict, tmp_path, write_photos, monkeypatch, capsys
 ):
     write_photos(tmp_path / "photos", 2)
     write_bytes = Path.write_bytes
@@ -84,7 +84,7 @@ def test_a_read_only_output_folder_fails_photo_by_photo(
         return write_bytes(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    assert run() == 1
+    assert run_predict() == 1
     error = capsys.readouterr().err
     for name in ("photo_0.png", "photo_1.png"):
         assert f"{tmp_path / 'out' / name}: cannot be written: Permission denied" in error
@@ -93,20 +93,22 @@ def test_a_read_only_output_folder_fails_photo_by_photo(
 
 @needs_rights_withheld
 @pytest.mark.parametrize(("folder", "words"), [("photos/shut", "listed"), ("out", "written")])
-def test_rights_that_are_withheld_are_told(run, tmp_path, write_photos, capsys, folder, words):
+def test_rights_that_are_withheld_are_told(
+    run_predict, tmp_path, write_photos, capsys, folder, words
+):
     write_photos(tmp_path / "photos", 1)
     write_photos(tmp_path / "photos" / "shut", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / folder).chmod(0o555 if folder == "out" else 0)
     try:
-        assert run() == 1
+        assert run_predict() == 1
     finally:
         (tmp_path / folder).chmod(0o755)
     assert f"cannot be {words}: Permission denied" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file_and_what_fits_is_done(
-    run, tmp_path, write_photos, write_weights, capsys
+    run_predict, tmp_path, write_photos, write_weights, capsys
 ):
     resource = pytest.importorskip("resource")
     write_photos(tmp_path / "photos", 2)
@@ -117,7 +119,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file_and_what_fits_is_done(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # of any one file
     try:
-        assert run() == 1
+        assert run_predict() == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     out, error = capsys.readouterr()

@@ -1,42 +1,26 @@
 import copy
-import math
-from itertools import pairwise
 
 import pytest
 import torch
 
 from checkpoint import CheckpointError, save_checkpoint, save_weights
-from config import TrainConfig
 from model import ExposureCorrectionNet
 from run_state import (
     FREE_KEYS,
     Progress,
-    cosine_rate,
     make_networks,
     make_optimizers,
     restore_run,
     save_run,
-    set_rates,
     update_average,
 )
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def make_config(train_settings):
-    """(changes) -> TrainConfig."""
-    return lambda **changes: TrainConfig(**(train_settings | changes))
-
-
 def are_alike(network, other) -> bool:
     state, others = network.state_dict(), other.state_dict()
     return state.keys() == others.keys() and all(state[key].equal(others[key]) for key in state)
-
-
-def rates_of(optimizers) -> list[float]:
-    groups = optimizers.generator.param_groups + optimizers.discriminator.param_groups
-    return [group["lr"] for group in groups]
 
 
 def make_a_step(networks, optimizers, seed: int = 0, ema_decay: float = 0.0) -> None:
@@ -52,60 +36,6 @@ def make_a_step(networks, optimizers, seed: int = 0, ema_decay: float = 0.0) -> 
         loss.backward()
         optimizer.step()
     update_average(networks, optimizers.generator, ema_decay)
-
-
-# ---------------------------------------------------------------------------------- rates
-
-
-def test_cosine_runs_from_the_first_rate_to_the_last():
-    assert cosine_rate(1e-3, 1e-6, 0) == 1e-3
-    assert cosine_rate(1e-3, 1e-6, 1) == pytest.approx(1e-6)
-    assert cosine_rate(1e-3, 1e-6, 0.5) == pytest.approx((1e-3 + 1e-6) / 2)
-
-
-def test_cosine_always_falls():
-    rates = [cosine_rate(1.0, 0.01, step / 100) for step in range(101)]
-    assert all(later < earlier for earlier, later in pairwise(rates))
-
-
-def test_every_level_and_the_discriminator_fall_over_their_own_epochs(make_config):
-    config = make_config(
-        epochs=10,
-        begin_use_adv_loss_epoch=6,
-        begin_use_level_epoch=[1, 5],
-        init_lr=0.1,
-        final_lr=0.01,
-        discriminator_init_lr=0.2,
-        discriminator_final_lr=0.02,
-    )
-    optimizers = make_optimizers(make_networks(config, CPU), config)
-    expected = {  # epochs done: rates of the coarse level, the fine one and the discriminator
-        0: (0.1, 0.1, 0.2),
-        4: (None, 0.1, 0.2),
-        5: (0.055, None, 0.2),
-        7: (None, 0.055, None),
-        7.5: (None, None, 0.11),
-        10: (0.01, 0.01, 0.02),
-    }
-    for epochs_done, rates in expected.items():
-        set_rates(optimizers, config, epochs_done)
-        for rate, right in zip(rates_of(optimizers), rates, strict=True):
-            assert right is None or rate == pytest.approx(right)
-
-
-def test_without_stages_all_levels_have_the_same_rate(make_config):
-    config = make_config(epochs=10)
-    optimizers = make_optimizers(make_networks(config, CPU), config)
-    set_rates(optimizers, config, 3.3)
-    coarse, fine, _ = rates_of(optimizers)
-    assert coarse == fine == cosine_rate(config.init_lr, config.final_lr, 0.33)
-
-
-def test_rates_are_defined_where_the_adversarial_loss_never_begins(make_config):
-    config = make_config(epochs=2, begin_use_adv_loss_epoch=100)
-    optimizers = make_optimizers(make_networks(config, CPU), config)
-    set_rates(optimizers, config, 1.5)
-    assert all(math.isfinite(rate) for rate in rates_of(optimizers))
 
 
 # --------------------------------------------------------------------------------- making
@@ -165,6 +95,27 @@ def test_optimizers_are_adam_with_a_rate_and_a_decay_of_their_own(make_config):
         assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
         ours = {id(p) for p in getattr(networks, name).parameters()}
         assert {id(p) for group in optimizer.param_groups for p in group["params"]} == ours
+
+
+@pytest.mark.parametrize(("device", "is_compiled"), [("cpu", False), ("cuda", True)])
+def test_networks_are_compiled_on_a_gpu_where_asked_for(
+    make_config, monkeypatch, device, is_compiled
+):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)  # there is no GPU
+    networks = make_networks(make_config(compile=True), torch.device(device))
+    assert compiled == [networks.generator, networks.discriminator] * is_compiled
+    make_networks(make_config(), torch.device(device))
+    assert len(compiled) == 2 * is_compiled
+
+
+def test_compiled_networks_are_saved_like_others(make_config):
+    networks = make_networks(make_config(), CPU)
+    before = networks.generator.state_dict().keys()
+    networks.generator.compile(backend="eager")
+    networks.generator(torch.rand(1, 3, 16, 16))
+    assert networks.generator.state_dict().keys() == before
 
 
 def test_without_decay_the_average_is_the_network_itself(make_config):
@@ -263,6 +214,7 @@ def test_a_restored_run_goes_on_bit_for_bit(make_config, tmp_path):
         best_psnr=21.5,
         active_count=2,
         seconds=0.25,
+        step_count=12,
     )
     save_run(tmp_path / "last.pth", networks, optimizers, progress, config)
     make_a_step(networks, optimizers, seed=1, ema_decay=0.9)
@@ -292,7 +244,7 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_keys_that_differ(mak
     assert "epochs" not in message and "ema_decay" not in message
 
 
-def test_where_and_how_often_a_run_saves_may_change(make_config, tmp_path):
+def test_where_and_how_a_run_computes_saves_and_logs_may_change(make_config, tmp_path):
     config = make_config()
     networks = make_networks(config, CPU)
     optimizers = make_optimizers(networks, config)
@@ -302,6 +254,10 @@ def test_where_and_how_often_a_run_saves_may_change(make_config, tmp_path):
         "num_workers": 3,
         "checkpoint_minutes": 0.5,
         "model_save_dir": "elsewhere",
+        "deterministic": True,
+        "compile": True,
+        "log_steps": 7,
+        "tensorboard": True,
     }
     assert changes.keys() == FREE_KEYS
     changed = make_config(**changes)

@@ -1,0 +1,59 @@
+"""Scores of the validation photos, which decide on the best weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dataset import VALIDATION_EVS, to_floats
+from distributed import gather
+from utils import psnr, ssim
+
+METRICS = ("psnr", "ssim")
+MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
+SAMPLE_COUNT = 4  # photos in the picture of an epoch
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean that does not depend on the order of the values, and so not on who scored them."""
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, loader: DataLoader, active_count: int, device: torch.device
+) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
+    """Score every validation photo at every exposure, in 8 bit as it would be saved.
+
+    Returns:
+        PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
+        normal) of the first photos, each (N, 3, h, w), for the picture of the epoch.
+    """
+    names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
+    results = []  # of each photo: (PSNR, SSIM) at each exposure
+    samples = []
+    for abnormal, normal in loader:
+        corrected = network(to_floats(abnormal, device), active_count=active_count)[-1]
+        corrected = (corrected.clamp(0, 1) * 255).round().byte().cpu()
+        if len(samples) < SAMPLE_COUNT:
+            samples.append(torch.stack([abnormal, corrected, normal.expand_as(abnormal)]) / 255)
+        reference = normal.permute(1, 2, 0).numpy()
+        outputs = [output.permute(1, 2, 0).numpy() for output in corrected]
+        results.append([(min(psnr(o, reference), MAX_PSNR), ssim(o, reference)) for o in outputs])
+    results = [result for share in gather(results) for result in share]
+    scores = {}
+    for name, by_photo in zip(names, zip(*results, strict=True), strict=True):
+        scores[name] = {
+            metric: mean(values)
+            for metric, values in zip(METRICS, zip(*by_photo, strict=True), strict=True)
+        }
+    scores["all"] = {metric: mean(scores[name][metric] for name in names) for metric in METRICS}
+    return scores, samples
+
+
+def spoilt_psnr(scores: dict[str, dict[str, float]]) -> float:
+    """Mean PSNR in dB over the wrong exposures; at 0 EV, doing nothing is best."""
+    return mean(score["psnr"] for name, score in scores.items() if name not in ("0", "all"))
