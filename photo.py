@@ -30,6 +30,8 @@ def load_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     - CMYK is converted to sRGB for good.
     - A palette becomes RGB, 1 bit becomes 8, HEIC, AVIF and CMYK deeper than 8 bits become 8, and
       RAW is developed to 16 bits with the camera's white balance and no brightening.
+    - Colours that a TIFF multiplies by alpha are divided by it. Its fourth channel may mean nothing
+      that is known: such a mask stays in a TIFF, and other formats lose it.
     - TIFF previews and the second pictures of phone JPEGs are dropped; animations and TIFFs of
       several pages are refused, because one frame would not be the file.
     - EXIF, XMP, IPTC, captions and dpi are kept; EXIF too damaged to parse is dropped.
@@ -76,8 +78,9 @@ def save_photo(
     The format is `output_format`, or else what the suffix of `path` says (so a PNG that is called
     .jpg comes out as a true JPEG under its name), or else the photo's own; RAW becomes TIFF.
     Formats without 16 bits get 8, formats without alpha are flattened on white, grey stays grey,
-    BMP keeps no metadata and therefore holds sRGB. The EXIF thumbnail is unlinked: it shows the
-    photo before. The file appears whole or not at all; missing folders are made.
+    BMP keeps no metadata and therefore holds sRGB. The EXIF thumbnail is unlinked and Photoshop's
+    dropped: they show the photo before. The file appears whole or not at all; missing folders are
+    made.
 
     Args:
         photo: what `load_photo` returned.
