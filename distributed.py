@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from interruption import SIGNALS
 
@@ -43,6 +42,20 @@ def average_gradients(network: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+class MeanOverProcesses(torch.autograd.Function):
+    """Mean of a tensor over the processes, and its gradient the mean over them, too."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / rank_count()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return MeanOverProcesses.forward(context, gradient)
+
+
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the photos of all processes, whose shares are equally large.
 
@@ -54,8 +67,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training or rank_count() == 1:
             return super().forward(image)
         values = image.float()
-        mean = all_reduce(values.mean((0, 2, 3), keepdim=True)) / rank_count()
-        variance = all_reduce((values - mean).square().mean((0, 2, 3), keepdim=True)) / rank_count()
+        mean = MeanOverProcesses.apply(values.mean((0, 2, 3), keepdim=True))
+        squares = (values - mean).square()
+        variance = MeanOverProcesses.apply(squares.mean((0, 2, 3), keepdim=True))
         count = rank_count() * values.numel() / values.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1

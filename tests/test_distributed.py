@@ -104,6 +104,7 @@ def test_two_processes_train_as_one_does(train_settings, write_photos, write_jso
     lines = result.stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/2", "2/2"]
     assert result.stdout.count("done: the best weights") == 1
+    assert "Warning" not in result.stderr
     names = [sorted(p.name for p in (tmp_path / d).iterdir()) for d in ("alone", "together")]
     assert names[0] == names[1]
 
