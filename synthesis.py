@@ -216,6 +216,7 @@ class ExposureSynthesis:
         image = torch.from_numpy(photo.transpose(2, 0, 1).copy()) / 255  # faster than 8 bits
         # ColorJitter draws from torch's global state, which must come out of this unchanged.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            # torch.manual_seed would queue a call for CUDA each time.
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             image = jitter(image)
         return cv2.merge(list(to_8_bit(image)))
