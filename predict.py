@@ -68,7 +68,7 @@ def correct(
     """Correct the exposure of one photo.
 
     The network sees the photo fitted into `image_size`; what it changes is then carried to full
-    size by local colour transforms, which keep every pixel's detail.
+    size by local gains and offsets, which keep every pixel's detail.
 
     Args:
         photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.

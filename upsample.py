@@ -1,15 +1,17 @@
 """Carry the correction found at network size to the photo's full size.
 
-Around every pixel of the small photos an affine colour transform is fitted that turns the
-abnormal colours into the corrected ones: the guided filter with a colour guide (He, Sun and
-Tang, "Guided Image Filtering", 2013), fitted small and applied large as in the "Fast Guided
-Filter" (He and Sun 2015). It changes exposure and colour, and keeps the detail of every pixel.
+Around every pixel of the small photos a gain and an offset per channel are fitted that turn the
+abnormal values into the corrected ones: the guided filter (He, Sun and Tang, "Guided Image
+Filtering", 2013) with every channel as its own guide, fitted small and applied large as in the
+"Fast Guided Filter" (He and Sun 2015). It changes exposure and colour, and keeps the detail of
+every pixel. A colour guide, with a 3x3 matrix per pixel, and a bilateral grid were measured to
+come no closer to the network at full size (docs/experiments.md), at twice the cost.
 
-Element-wise OpenCV kernels in a thread pool do the heavy work: BLAS and torch operators wait for
-all their threads at the end of every call, and stall where other work keeps the cores busy.
+Few calls do the heavy work on many rows each, in a thread pool: Python's threads wait for each
+other between calls, and torch's operators wait for all their threads at the end of each.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -36,8 +38,8 @@ def upsample_correction(
         photo: (H, W, 3) uint8, uint16 or float32 in [0, 1]; sRGB.
         small_abnormal: (h, w, 3) float32 in [0, 1]; the whole photo, scaled down.
         small_corrected: (h, w, 3) float32 in [0, 1]; what the network made of it.
-        radius: px of the small photos; see fit_transforms.
-        epsilon: see fit_transforms.
+        radius: px of the small photos; see fit_gains.
+        epsilon: see fit_gains.
 
     Returns:
         The corrected photo, of the shape and type of `photo`, rounded and clipped. A photo of
@@ -50,23 +52,23 @@ def upsample_correction(
     _check_small_pair(small_abnormal, small_corrected)
     if photo.shape == small_corrected.shape:
         return _to_pixels(small_corrected * WHITE[photo.dtype], photo.dtype)
-    return apply_transforms(photo, fit_transforms(small_abnormal, small_corrected, radius, epsilon))
+    return apply_gains(photo, fit_gains(small_abnormal, small_corrected, radius, epsilon))
 
 
-def fit_transforms(
+def fit_gains(
     small_abnormal: np.ndarray,
     small_corrected: np.ndarray,
     radius: int = 2,
     epsilon: float = 1e-5,
 ) -> np.ndarray:
-    """Fit the affine colour transform around every pixel of the small photos.
+    """Fit the gain and the offset of every channel around every pixel of the small photos.
 
-    A pixel's 3x3 matrix comes from ridge regression over the window around it (He, Sun and Tang
-    2013, eq. 19 to 21), averaged over the same window. Two departures from the paper:
+    A pixel's gain comes from ridge regression over the window around it (He, Sun and Tang 2013,
+    eq. 5 and 6), averaged over the same window. Two departures from the paper:
 
-    - What is regressed is the change that a transform of the whole photo leaves unexplained. So
-      flat windows, which say nothing about detail, fall back on that transform and not on zero,
-      and a correction that is one affine transform is reproduced exactly.
+    - What is regressed is the change that a gain of the whole photo leaves unexplained. So flat
+      windows, which say nothing about detail, fall back on that gain and not on zero, and a
+      correction that is one gain and offset is reproduced exactly.
     - The offset makes every small pixel come out as the network corrected it, so that only finer
       detail rests on the fit. It is averaged towards strong edges alone: pixels that mix both
       sides would spread their offset as a halo.
@@ -76,12 +78,11 @@ def fit_transforms(
         small_corrected: (h, w, 3) float32 in [0, 1].
         radius: px, 1 or more; windows measure 2 * radius + 1. Small keeps tonal changes local,
             large averages more noise.
-        epsilon: ridge penalty, 1e-6 or more (float32 resolves no less), a variance of colours in
+        epsilon: ridge penalty, 1e-6 or more (float32 resolves no less), a variance of values in
             [0, 1]; contrasts well below its square root count as flat.
 
     Returns:
-        (4, 3, h, w) float32: the weights of the photo's red, green and blue in the three
-        corrected channels, then the offset in [0, 1] units.
+        (2, h, w, 3) float32: gains, and offsets in [0, 1] units.
 
     Raises:
         ValueError: a shape, a type, the radius or epsilon is not as above.
@@ -91,45 +92,40 @@ def fit_transforms(
         raise ValueError(f"radius is {radius}; it must be 1 or more")
     if not epsilon >= 1e-6:
         raise ValueError(f"epsilon is {epsilon}; it must be 1e-6 or more")
+    abnormal, corrected = map(np.ascontiguousarray, (small_abnormal, small_corrected))
 
-    # Planes, (channel, h, w): whole-plane arithmetic is several times faster than per pixel.
-    abnormal = np.ascontiguousarray(small_abnormal.transpose(2, 0, 1))
-    corrected = np.ascontiguousarray(small_corrected.transpose(2, 0, 1))
+    def window_mean(image: np.ndarray) -> np.ndarray:
+        return cv2.blur(image, (2 * radius + 1, 2 * radius + 1))
 
-    def window_mean(planes: np.ndarray) -> np.ndarray:
-        flat = planes.reshape(-1, *planes.shape[-2:])
-        side = 2 * radius + 1
-        return np.stack([cv2.blur(plane, (side, side)) for plane in flat]).reshape(planes.shape)
-
-    def photo_mean(planes: np.ndarray) -> np.ndarray:
-        return planes.mean((-2, -1), keepdims=True)
-
-    matrix = np.eye(3, dtype=np.float32)[:, :, None, None]
-    matrix = matrix + _ridge_slopes(abnormal, corrected - abnormal, epsilon, photo_mean)
-    unexplained = corrected - _apply_matrix(matrix, abnormal)
-    matrix = matrix + window_mean(_ridge_slopes(abnormal, unexplained, epsilon, window_mean))
-    offset = corrected - _apply_matrix(matrix, abnormal)
-    grey = abnormal.mean(0, keepdims=True)
-    variance = window_mean(grey * grey) - window_mean(grey) ** 2
-    offset += (window_mean(offset) - offset) * variance / (variance + EDGE_VARIANCE)
-
-    return np.concatenate([matrix, offset[None]])
+    centred = abnormal - abnormal.mean((0, 1))
+    whole = 1 + (centred * (corrected - abnormal)).mean((0, 1)) / (
+        np.square(centred).mean((0, 1)) + np.float32(epsilon)
+    )
+    unexplained = corrected - whole * abnormal
+    mean = window_mean(abnormal)
+    covariance = window_mean(abnormal * unexplained) - mean * window_mean(unexplained)
+    variance = window_mean(abnormal * abnormal) - mean * mean
+    gain = whole + window_mean(covariance / (variance + np.float32(epsilon)))
+    offset = corrected - gain * abnormal
+    grey = abnormal.mean(2)
+    grey_variance = (window_mean(grey * grey) - window_mean(grey) ** 2)[..., None]
+    edge_share = grey_variance / (grey_variance + np.float32(EDGE_VARIANCE))
+    offset += (window_mean(offset) - offset) * edge_share
+    return np.stack([gain, offset])
 
 
-def apply_transforms(
-    photo: np.ndarray, transforms: np.ndarray, strip_height: int = 8
-) -> np.ndarray:
-    """Apply fitted transforms to the full-size pixels, interpolated bilinearly between the fits.
+def apply_gains(photo: np.ndarray, gains: np.ndarray, strip_height: int = 8) -> np.ndarray:
+    """Apply fitted gains and offsets to the full-size pixels, interpolated bilinearly.
 
     Pixel centres are aligned as in cv2.resize: row y of the photo lies at row
     (y + 0.5) * h / H - 0.5 of the fits, columns alike; beyond the outermost centres the fit is
     held. Strips are spread over as many threads as OpenCV may use. Beyond input and output, a
-    thread needs some 100 bytes for every column of the photo and row of the fits under its
+    thread needs some 50 bytes for every column of the photo and row of the fits under its
     strip, and as many for every column and row of the photo between two rows of the fits.
 
     Args:
         photo: (H, W, 3) uint8, uint16 or float32 in [0, 1].
-        transforms: (4, 3, h, w) float32, from fit_transforms.
+        gains: (2, h, w, 3) float32, gains and offsets from fit_gains.
         strip_height: rows of the fits, 1 or more. Speed and memory depend on it, the result
             does not.
 
@@ -140,66 +136,39 @@ def apply_transforms(
         ValueError: a shape, a type or the strip height is not as above.
     """
     _check_image("photo", photo, WHITE)
-    shape, dtype = transforms.shape, transforms.dtype
-    if len(shape) != 4 or shape[:2] != (4, 3) or 0 in shape or dtype != np.float32:
-        raise ValueError(f"transforms are {shape} {dtype}; they must be (4, 3, h, w) float32")
+    shape, dtype = gains.shape, gains.dtype
+    if len(shape) != 4 or shape[::3] != (2, 3) or 0 in shape or dtype != np.float32:
+        raise ValueError(f"gains are {shape} {dtype}; they must be (2, h, w, 3) float32")
     if strip_height < 1:
         raise ValueError(f"strip_height is {strip_height}; it must be 1 or more")
     height, width = photo.shape[:2]
-    small_height, small_width = shape[2:]
-    transforms = transforms * np.float32([1, 1, 1, WHITE[photo.dtype]])[:, None, None, None]
+    small_height, small_width = shape[1:3]
+    gains = gains * np.float32([1, WHITE[photo.dtype]])[:, None, None, None]
 
     position = ((np.arange(height) + 0.5) * (small_height / height) - 0.5).clip(0, small_height - 1)
     upper = np.floor(position).astype(int)
-    share = np.float32(position - upper)[:, None]
+    share = np.float32(position - upper)[:, None, None]
     corrected = np.empty(photo.shape, photo.dtype)
 
     def correct_strip(first: int) -> None:
         # The columns are interpolated once per row of the fits; then all rows of the photo
-        # between two of them at once, in few calls: threads wait for each other between calls.
+        # between two of them at once.
         small_rows = np.arange(first, min(first + strip_height, small_height) + 1)
-        fits = transforms[:, :, small_rows.clip(max=small_height - 1)].reshape(-1, small_width)
+        fits = gains[:, small_rows.clip(max=small_height - 1)].reshape(-1, small_width, 3)
         fits = cv2.resize(fits, (width, len(fits)), interpolation=cv2.INTER_LINEAR)
-        fits = fits.reshape(4, 3, len(small_rows), 1, width)
-        steps = np.diff(fits, axis=2)
+        fits = fits.reshape(2, len(small_rows), 1, width, 3)
+        steps = np.diff(fits, axis=1)
         for index, small_row in enumerate(small_rows[:-1]):
             rows = slice(*np.searchsorted(upper, (small_row, small_row + 1)))
             if rows.start == rows.stop:
                 continue
-            *weights, totals = steps[:, :, index] * share[rows] + fits[:, :, index]
-            planes = [plane.astype(np.float32) for plane in cv2.split(photo[rows])]
-            for plane, weights_of_plane in zip(planes, weights, strict=True):
-                for weight, total in zip(weights_of_plane, totals, strict=True):
-                    cv2.accumulateProduct(plane, weight, total)
-            corrected[rows] = cv2.merge([_to_pixels(total, photo.dtype) for total in totals])
+            gain, total = steps[:, index] * share[rows] + fits[:, index]
+            cv2.accumulateProduct(photo[rows].astype(np.float32, order="C"), gain, total)
+            corrected[rows] = _to_pixels(total, photo.dtype)
 
     with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
         list(pool.map(correct_strip, range(0, small_height, strip_height)))
     return corrected
-
-
-def _ridge_slopes(
-    abnormal: np.ndarray, change: np.ndarray, epsilon: float, average: Callable
-) -> np.ndarray:
-    """(3, 3, ...) slopes, by abnormal and changed channel, of `change` over each averaged area.
-
-    The normal equations [covariance + epsilon * I | cross-covariance] are solved by Gauss-Jordan
-    elimination. It needs no pivoting, as the left half is positive definite.
-    """
-    variables = np.concatenate([abnormal, change])
-    means = average(variables)
-    system = average(abnormal[:, None] * variables) - means[:3, None] * means
-    for i in range(3):
-        system[i, i] += epsilon
-    for i in range(3):
-        system[i] /= system[i, i].copy()
-        for j in {0, 1, 2} - {i}:
-            system[j] -= system[j, i].copy() * system[i]
-    return system[:, 3:]
-
-
-def _apply_matrix(matrix: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    return (matrix * planes[:, None]).sum(0)
 
 
 def _to_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

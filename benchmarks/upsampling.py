@@ -2,8 +2,8 @@
 
 For each group of pairs: PSNR of the corrections carried from 512 px to the photo's own size
 against those of the network run at the own size; and PSNR against the references, by the
-protocol of evaluate.py (all at 512 px) and at the photos' own size. Photos of 512 px and less
-need no upsampling and count in the last two columns alone.
+protocol of evaluate.py (all at 512 px) and at the photos' own size, where the network run at
+that size stands beside. Photos of 512 px and less need no upsampling: the same for all.
 """
 
 import argparse
@@ -20,7 +20,12 @@ from predict import correct, load_model
 from scores import LONG_SIDE, load_picture
 from utils import psnr
 
-COLUMNS = ("guided / network at own size", "reference, 512 px", "reference, own size")
+COLUMNS = (
+    "guided / network at own size",
+    "at 512 px / reference",
+    "guided / reference at own size",
+    "network / reference at own size",
+)
 
 
 def main() -> None:
@@ -44,17 +49,20 @@ def main() -> None:
         at_512 = correct(small, model, (LONG_SIDE, LONG_SIDE))
         group[COLUMNS[1]].append(psnr(at_512, load_picture(pair.reference, small.shape[:2])))
         group[COLUMNS[2]].append(psnr(guided, reference))
+        at_own_size = guided
         if max(photo.shape) > LONG_SIDE:
-            group[COLUMNS[0]].append(psnr(guided, correct(photo, model, use_orig_size=True)))
+            at_own_size = correct(photo, model, use_orig_size=True)
+            group[COLUMNS[0]].append(psnr(guided, at_own_size))
+        group[COLUMNS[3]].append(psnr(at_own_size, reference))
 
-    print(f"{'PSNR in dB':<14}", *(f"{column:>30}" for column in COLUMNS))
+    print(f"{'PSNR in dB':<14}", *(f"{column:>33}" for column in COLUMNS))
     rows = {
         name: [np.mean(group[column]) if group[column] else np.nan for column in COLUMNS]
         for name, group in scores.items()
     }
     rows["mean"] = np.nanmean(list(rows.values()), axis=0)
     for name, values in rows.items():
-        print(f"{name:<14}", *(f"{value:30.2f}" for value in values))
+        print(f"{name:<14}", *(f"{value:33.2f}" for value in values))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from upsample import EDGE_VARIANCE, apply_transforms, fit_transforms, upsample_correction
+from upsample import EDGE_VARIANCE, apply_gains, fit_gains, upsample_correction
 
 
 def make_photo(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
@@ -42,61 +42,59 @@ def blur_slowly(values: np.ndarray, radius: int) -> np.ndarray:
 def fit_slowly(
     abnormal: np.ndarray, corrected: np.ndarray, radius: int, epsilon: float
 ) -> np.ndarray:
-    """(h, w, 4, 3) transforms in float64: the covariances of every window, solved by LAPACK."""
+    """(h, w, 2, 3) gains and offsets in float64, by a regression over every window."""
     abnormal, corrected = abnormal.astype(np.float64), corrected.astype(np.float64)
-    ridge = epsilon * np.eye(3)
-    centred = (abnormal - abnormal.mean((0, 1))).reshape(-1, 3)
-    change = (corrected - abnormal).reshape(-1, 3)
-    slopes = np.linalg.solve(
-        centred.T @ centred / len(centred) + ridge, centred.T @ change / len(centred)
-    )
-    whole = np.eye(3) + slopes
 
-    unexplained = corrected - abnormal @ whole
+    def slope(values: np.ndarray, changes: np.ndarray) -> float:
+        centred = values - values.mean()
+        return (centred * (changes - changes.mean())).sum() / (
+            (centred**2).sum() + epsilon * values.size
+        )
+
     height, width = abnormal.shape[:2]
     border = ((radius, radius), (radius, radius), (0, 0))
-    guide, target = (np.pad(values, border, mode="reflect") for values in (abnormal, unexplained))
-    local = np.empty((height, width, 3, 3))
-    for y, x in np.ndindex(height, width):
-        window = np.s_[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
-        colours = guide[window].reshape(-1, 3) - guide[window].mean((0, 1))
-        covariance = colours.T @ colours / len(colours)
-        cross = colours.T @ target[window].reshape(-1, 3) / len(colours)
-        local[y, x] = np.linalg.solve(covariance + ridge, cross)
-
-    matrix = whole + blur_slowly(local, radius)
-    offset = corrected - np.einsum("hwi,hwio->hwo", abnormal, matrix)
+    gain = np.empty((height, width, 3))
+    for channel in range(3):
+        before, after = abnormal[..., channel], corrected[..., channel]
+        whole = 1 + slope(before, after - before)
+        unexplained = after - whole * before
+        guide, target = (np.pad(v, border[:2], mode="reflect") for v in (before, unexplained))
+        for y, x in np.ndindex(height, width):
+            window = np.s_[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+            gain[y, x, channel] = slope(guide[window], target[window])
+        gain[..., channel] = whole + blur_slowly(gain[..., channel], radius)
+    offset = corrected - gain * abnormal
     grey = abnormal.mean(-1, keepdims=True)
     variance = blur_slowly(grey**2, radius) - blur_slowly(grey, radius) ** 2
     share = variance / (variance + EDGE_VARIANCE)
     offset = (1 - share) * offset + share * blur_slowly(offset, radius)
-    return np.concatenate([matrix, offset[:, :, None]], axis=2)
+    return np.stack([gain, offset], axis=2)
 
 
-def interpolate_slowly(transforms: np.ndarray, height: int, width: int) -> np.ndarray:
+def interpolate_slowly(gains: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear interpolation between pixel centres, by the definition."""
     for axis, length in enumerate((height, width)):
-        last = transforms.shape[axis] - 1
+        last = gains.shape[axis] - 1
         position = ((np.arange(length) + 0.5) * (last + 1) / length - 0.5).clip(0, last)
         floor = np.floor(position).astype(int)
         share = (position - floor).reshape([-1 if i == axis else 1 for i in range(4)])
-        first = transforms.take(floor, axis)
-        second = transforms.take(np.minimum(floor + 1, last), axis)
-        transforms = (1 - share) * first + share * second
-    return transforms
+        first = gains.take(floor, axis)
+        second = gains.take(np.minimum(floor + 1, last), axis)
+        gains = (1 - share) * first + share * second
+    return gains
 
 
-def correct_slowly(photo: np.ndarray, transforms: np.ndarray, white: int) -> np.ndarray:
+def correct_slowly(photo: np.ndarray, gains: np.ndarray, white: int) -> np.ndarray:
     """The corrected photo before rounding, on the photo's own scale."""
-    wide = interpolate_slowly(transforms, *photo.shape[:2])
-    corrected = np.einsum("hwi,hwio->hwo", photo / white, wide[:, :, :3]) + wide[:, :, 3]
+    wide = interpolate_slowly(gains, *photo.shape[:2])
+    corrected = photo / white * wide[:, :, 0] + wide[:, :, 1]
     return (corrected * white).clip(0, white)
 
 
 def test_fit_equals_a_slow_one():
     abnormal = shrink(make_photo(120, 160), 18, 24)
     corrected = brighten(abnormal)
-    fitted = fit_transforms(abnormal, corrected, 2, 1e-4).transpose(2, 3, 0, 1)
+    fitted = fit_gains(abnormal, corrected, 2, 1e-4).transpose(1, 2, 0, 3)
     assert np.abs(fitted - fit_slowly(abnormal, corrected, 2, 1e-4)).max() < 2e-3
 
 
@@ -104,7 +102,7 @@ def test_fit_stays_accurate_where_strong_edges_are_grey():
     # The covariance of a grey window is singular but for epsilon: the worst case for float32.
     grey = np.float32(np.indices((20, 30)).sum(0) % 7 < 3)[..., None].repeat(3, axis=2)
     corrected = np.float32([0.2, 0.3, 0.4]) + 0.5 * grey
-    fitted = fit_transforms(grey, corrected).transpose(2, 3, 0, 1)
+    fitted = fit_gains(grey, corrected).transpose(1, 2, 0, 3)
     slow = fit_slowly(grey, corrected, 2, 1e-5)
     assert np.abs(fitted.sum(2) - slow.sum(2)).max() < 1e-3
     assert np.abs(fitted).max() < 1
@@ -114,10 +112,10 @@ def test_fit_stays_accurate_where_strong_edges_are_grey():
 def test_apply_equals_a_slow_one(dtype):
     photo = make_photo(101, 143, dtype)
     abnormal = shrink(photo, 17, 24)
-    transforms = fit_transforms(abnormal, brighten(abnormal))
-    corrected = apply_transforms(photo, transforms)
+    gains = fit_gains(abnormal, brighten(abnormal))
+    corrected = apply_gains(photo, gains)
     white = 1 if dtype == np.float32 else np.iinfo(dtype).max
-    slow = correct_slowly(photo, transforms.transpose(2, 3, 0, 1), white)
+    slow = correct_slowly(photo, gains.transpose(1, 2, 0, 3), white)
     error = np.abs(corrected - slow).max()
     assert error < (1e-5 if dtype == np.float32 else 0.55)  # rounding is 0.5 of it
     assert corrected.shape == photo.shape
@@ -127,12 +125,12 @@ def test_apply_equals_a_slow_one(dtype):
 def test_pixel_centres_are_aligned():
     # Offsets that rise by one eighth a fit rise by a 64th a pixel in a photo 8 times the size,
     # with the first fit's centre between pixels 3 and 4, and are held beyond the outer centres.
-    transforms = np.zeros((4, 3, 1, 8), np.float32)
-    transforms[3] = np.arange(8, dtype=np.float32) / 8
+    gains = np.zeros((2, 1, 8, 3), np.float32)
+    gains[1] = (np.arange(8, dtype=np.float32) / 8)[:, None]
     expected = ((np.arange(64) - 3.5) / 64).clip(0, 7 / 8)
     black = np.zeros((2, 64, 3), np.float32)
-    np.testing.assert_allclose(apply_transforms(black, transforms)[1, :, 0], expected, atol=1e-6)
-    upright = apply_transforms(black.transpose(1, 0, 2), transforms.transpose(0, 1, 3, 2))
+    np.testing.assert_allclose(apply_gains(black, gains)[1, :, 0], expected, atol=1e-6)
+    upright = apply_gains(black.transpose(1, 0, 2), gains.transpose(0, 2, 1, 3))
     np.testing.assert_allclose(upright[:, 1, 2], expected, atol=1e-6)
 
 
@@ -144,12 +142,12 @@ def test_identity_correction_returns_the_photo(dtype):
     np.testing.assert_allclose(corrected, photo, rtol=0, atol=1e-6 if dtype == np.float32 else 0)
 
 
-def test_one_affine_transform_is_reproduced_at_full_size_and_up_to_the_borders():
+def test_one_gain_and_offset_is_reproduced_at_full_size_and_up_to_the_borders():
     photo = make_photo(211, 307)
-    matrix = np.float32([[0.7, 0.1, 0.0], [0.1, 0.6, 0.1], [0.0, 0.1, 0.8]])
+    gain = np.float32([0.7, 0.6, 0.8])
     abnormal = shrink(photo, 36, 52)
-    corrected = upsample_correction(photo, abnormal, abnormal @ matrix + np.float32(0.05))
-    expected = (photo / 255) @ matrix * 255 + 0.05 * 255
+    corrected = upsample_correction(photo, abnormal, gain * abnormal + np.float32(0.05))
+    expected = gain * photo + 0.05 * 255
     assert np.abs(corrected - expected).max() < 1
 
 
@@ -167,21 +165,21 @@ def test_local_correction_comes_close_to_correcting_the_full_size_photo():
 def test_strips_of_any_height_give_identical_results():
     photo = make_photo(203, 301)
     abnormal = shrink(photo, 34, 50)
-    transforms = fit_transforms(abnormal, brighten(abnormal))
-    whole = apply_transforms(photo, transforms, strip_height=1000)
+    gains = fit_gains(abnormal, brighten(abnormal))
+    whole = apply_gains(photo, gains, strip_height=1000)
     for strip_height in (1, 7, 32):
-        assert np.array_equal(apply_transforms(photo, transforms, strip_height), whole)
+        assert np.array_equal(apply_gains(photo, gains, strip_height), whole)
 
 
 def test_one_thread_gives_the_result_of_several():
     photo = make_photo(203, 301)
     abnormal = shrink(photo, 34, 50)
-    transforms = fit_transforms(abnormal, brighten(abnormal))
-    several = apply_transforms(photo, transforms)
+    gains = fit_gains(abnormal, brighten(abnormal))
+    several = apply_gains(photo, gains)
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        assert np.array_equal(apply_transforms(photo, transforms), several)
+        assert np.array_equal(apply_gains(photo, gains), several)
     finally:
         cv2.setNumThreads(num_threads)
 
@@ -289,17 +287,17 @@ def test_wrong_arguments_are_named_with_what_is_allowed(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("transforms", "message"),
+    ("gains", "message"),
     [
-        (np.zeros((4, 4, 5, 5), np.float32), r"\(4, 4, 5, 5\) float32; .* \(4, 3, h, w\)"),
-        (np.zeros((4, 3, 4, 4)), "float64; they must be .* float32"),
+        (np.zeros((4, 4, 5, 3), np.float32), r"\(4, 4, 5, 3\) float32; .* \(2, h, w, 3\)"),
+        (np.zeros((2, 4, 4, 3)), "float64; they must be .* float32"),
     ],
 )
-def test_wrong_transforms_are_named_with_what_is_allowed(transforms, message):
+def test_wrong_gains_are_named_with_what_is_allowed(gains, message):
     with pytest.raises(ValueError, match=message):
-        apply_transforms(PHOTO, transforms)
+        apply_gains(PHOTO, gains)
 
 
 def test_strip_height_below_one_is_refused():
     with pytest.raises(ValueError, match="strip_height is 0; it must be 1 or more"):
-        apply_transforms(PHOTO, np.zeros((4, 3, 4, 4), np.float32), strip_height=0)
+        apply_gains(PHOTO, np.zeros((2, 4, 4, 3), np.float32), strip_height=0)
