@@ -60,7 +60,7 @@ def correct(
     image_size: tuple[int, int] = (512, 512),
     use_orig_size: bool = False,
     level_scales: Sequence[float] | None = None,
-    restraint: float = 0.06,
+    restraint: float = 0.08,
     strength: float = 1.0,
     fuse: bool = False,
     stretch: bool = False,
