@@ -20,6 +20,7 @@ PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
 GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 8.0)
 # Of the light that white areas of a photo may hide, 1 being the sensor's limit.
 HIDDEN_LIGHT_RANGE = (0.5, 10.0)
+WHITE_FROM = 0.85  # of all three channels; from here on ever more of the light is hidden
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
 TYPICAL_BRIGHTNESS = 0.35
@@ -80,7 +81,7 @@ def shift_exposure(
     return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
 
 
-def invent_hidden_light(photo: np.ndarray, generator: Generator) -> Tensor:
+def invent_hidden_light(photo: np.ndarray, generator: Generator) -> tuple[np.ndarray, Tensor]:
     """Make up what a scene holds where the photo is white: the view from a window, say.
 
     A shorter exposure would show it. Photos darkened without it have flat grey there, which
@@ -90,15 +91,18 @@ def invent_hidden_light(photo: np.ndarray, generator: Generator) -> Tensor:
         photo: (H, W, 3) uint8.
 
     Returns:
-        (H, W, 3) of linear light, 1 at the sensor's limit; 0 where the photo is not white.
+        is_white: (H, W), where the photo is white.
+        hidden_light: (pixels, 3), linear light there, 1 at the sensor's limit.
     """
-    image = torch.from_numpy(photo) / 255
-    whiteness = ((image.amin(2, keepdim=True) - 0.85) / 0.15).clamp(min=0)
-    whiteness = whiteness * whiteness * (3 - 2 * whiteness)
-    scenery = image.flip(int(torch.randint(2, (), generator=generator)))
-    offset = int(torch.randint(image.shape[1], (), generator=generator))
+    is_upside_down = int(torch.randint(2, (), generator=generator))
+    offset = int(torch.randint(photo.shape[1], (), generator=generator))
     strength = math.exp(uniform(*map(math.log, HIDDEN_LIGHT_RANGE), generator))
-    return strength * whiteness * scenery.roll(offset, dims=1) ** PLAIN_GAMMA
+    darkest = np.minimum(np.minimum(photo[..., 0], photo[..., 1]), photo[..., 2])
+    is_white = darkest > WHITE_FROM * 255
+    whiteness = (torch.from_numpy(darkest[is_white])[:, None] / 255 - WHITE_FROM) / (1 - WHITE_FROM)
+    scenery = np.roll(cv2.flip(photo, 1 - is_upside_down), offset, axis=1)[is_white]
+    light = (torch.from_numpy(scenery) / 255) ** PLAIN_GAMMA
+    return is_white, strength * whiteness * whiteness * (3 - 2 * whiteness) * light
 
 
 def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -173,38 +177,41 @@ class ExposureSynthesis:
         """
         if uniform(0, 1, generator) < self.untouched_share:
             return [normal] * self.version_count, normal
-        hidden_light = None
+        is_white, hidden_light = None, torch.zeros(0, 3)
         if uniform(0, 1, generator) < self.hidden_light_share:
-            hidden_light = invent_hidden_light(normal, generator)
-        abnormal = [self._spoil(normal, hidden_light, generator) for _ in range(self.version_count)]
+            is_white, hidden_light = invent_hidden_light(normal, generator)
+        abnormal = [
+            self._spoil(normal, is_white, hidden_light, generator)
+            for _ in range(self.version_count)
+        ]
         if self.brightness_pull > 0:
             normal = draw_brightness(normal, self.brightness_pull)
         return abnormal, normal
 
     def _spoil(
-        self, photo: np.ndarray, hidden_light: Tensor | None, generator: Generator
+        self,
+        photo: np.ndarray,
+        is_white: np.ndarray | None,
+        hidden_light: Tensor,
+        generator: Generator,
     ) -> np.ndarray:
-        values, is_lit = plain_curve(), None
         if uniform(0, 1, generator) < self.exposure_shift_share:
-            light = torch.zeros(VALUE_COUNT)
-            if hidden_light is not None:  # its pixels have values of their own, behind the curve
-                is_lit = hidden_light.amax(2) > 0
-                values = torch.cat([values, torch.from_numpy(photo)[is_lit].flatten() / 255])
-                light = torch.cat([light, hidden_light[is_lit].flatten()])
+            # Pixels that hide light have values of their own, behind the curve of all others.
+            whites = torch.zeros(0) if is_white is None else torch.from_numpy(photo[is_white])
             values = shift_exposure(
-                values,
+                torch.cat([plain_curve(), whites.flatten() / 255]),
                 ev=uniform(*self.exposure_shift_ev, generator),
                 gamma=uniform(*GAMMA_RANGE, generator),
                 shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
-                hidden_light=light,
+                hidden_light=torch.cat([torch.zeros(VALUE_COUNT), hidden_light.flatten()]),
             )
         else:
-            photo = self._jitter(photo, generator)
+            photo, is_white, values = self._jitter(photo, generator), None, plain_curve()
         if self.retone_strength > 0:
             values = retone(values, self.retone_strength, generator)
         abnormal = apply_curve(photo, values[:VALUE_COUNT])
-        if is_lit is not None:
-            abnormal[is_lit.numpy()] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
+        if is_white is not None:
+            abnormal[is_white] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
         return abnormal
 
     def _jitter(self, photo: np.ndarray, generator: Generator) -> np.ndarray:

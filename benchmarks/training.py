@@ -123,6 +123,7 @@ def print_loader(config: TrainConfig, folders: dict[str, list[Path]]) -> None:
         untouched_share=0.0,
         retone_strength=0.0,
         brightness_pull=0.0,
+        hidden_light_share=0.0,
         agreement_weight=0.0,
     )
     for kind, paths in folders.items():

@@ -123,12 +123,22 @@ def window(normal) -> np.ndarray:
 
 
 def test_hidden_light_is_where_the_photo_is_white_and_differs_from_sample_to_sample(window):
-    lights = [invent_hidden_light(window, make_generator(0, index)) for index in range(20)]
-    for light in lights:
-        assert light.shape == window.shape
-        assert light.min() >= 0 and light[:, 10:].max() == 0
+    lights = []
+    for index in range(20):
+        is_white, light = invent_hidden_light(window, make_generator(0, index))
+        assert is_white[:, :10].all() and not is_white[:, 10:].any()
+        assert light.shape == (is_white.sum(), 3) and light.min() >= 0
+        lights.append(light)
     assert max(light.max() for light in lights) > 2
     assert len({light.sum().item() for light in lights}) == 20
+
+
+def test_hidden_light_sets_in_softly_from_light_tones_to_white():
+    photo = np.full((4, 4, 3), 255, np.uint8)
+    photo[:, 1], photo[:, 2] = 230, 216
+    is_white, light = invent_hidden_light(photo, make_generator(0))
+    assert is_white.tolist() == [[True, True, False, True]] * 4
+    assert 0 < light.reshape(4, 3, 3)[:, 1].max() < light.max() / 2
 
 
 def test_hidden_light_is_added_to_the_light_that_the_photo_shows():
@@ -175,7 +185,7 @@ def test_the_share_says_how_many_samples_hide_light(window):
         return abnormal[:, :10].std() == 0
 
     assert all(is_flat(0, seed) for seed in range(20))
-    assert not any(is_flat(1, seed) for seed in range(20))
+    assert sum(is_flat(1, seed) for seed in range(20)) < 3  # the area may be shown in itself
     assert 30 < sum(is_flat(0.5, seed) for seed in range(100)) < 70
 
 
