@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from config import TrainConfig
 from distributed import average_gradients
@@ -19,7 +20,7 @@ from run_state import Networks, Optimizers, update_average
 
 
 class NonFiniteLossError(ValueError):
-    """A loss is infinite or not a number."""
+    """A loss, or its gradient, is infinite or not a number."""
 
 
 def has_fast_half_precision(device: torch.device) -> bool:
@@ -91,6 +92,7 @@ def train_step(
     optimizers.generator.zero_grad()
     sum(losses.values()).backward()
     average_gradients(generator)
+    check_gradient(generator)
     optimizers.generator.step()
     update_average(networks, optimizers.generator, ema_decay)
 
@@ -103,6 +105,7 @@ def train_step(
         optimizers.discriminator.zero_grad()
         losses["discriminator"].backward()
         average_gradients(discriminator)
+        check_gradient(discriminator)
         optimizers.discriminator.step()
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -112,3 +115,11 @@ def check_finite(losses: dict[str, Tensor]) -> None:
     for name, loss in losses.items():
         if not torch.isfinite(loss):
             raise NonFiniteLossError(f"the {name} loss is {loss.item()}")
+
+
+def check_gradient(network: nn.Module) -> None:
+    """Raise NonFiniteLossError before an optimizer's step can spoil any weights."""
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    norm = get_total_norm(gradients)
+    if not torch.isfinite(norm):
+        raise NonFiniteLossError(f"the gradient is {norm.item()}")
