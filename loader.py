@@ -1,9 +1,10 @@
 """Which photos the network sees in an epoch, how large, and in what batches."""
 
-import os
+import contextlib
 import signal
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from dataset import (
     keep_readable,
 )
 from distributed import gather, rank, rank_count
+from interruption import SIGNALS
 from synthesis import ExposureSynthesis
 
 
@@ -41,11 +43,24 @@ def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
 
 
 def start_worker(_: int) -> None:
-    """Workers take one core each, and leave signals to the training process."""
+    """Workers take one core each, and leave signals to the training process, as it ends them."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgrp"):  # what is sent to the whole process group does not reach them
-        os.setpgrp()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def ending_workers() -> Iterator[None]:
+    """End the loaders of a block that fails.
+
+    Its error would keep them until the program's exit, which waits for the workers to die of a
+    SIGTERM that they ignore.
+    """
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def check_shares(config: TrainConfig) -> None:

@@ -25,6 +25,7 @@ from interruption import Interrupted, StopSignal
 from loader import (
     check_shares,
     count_active_levels,
+    ending_workers,
     find_train_and_valid_photos,
     make_train_loader,
     make_valid_loader,
@@ -225,7 +226,8 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     stop = StopSignal()
     try:
         check_shares(config)
-        (rehearse if is_rehearsal else train)(config, device, stop)
+        with ending_workers():
+            (rehearse if is_rehearsal else train)(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
@@ -239,7 +241,7 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
             return 1
         if not stop.number:
             raise
-        # The signal went to the loader's workers, too, whose death is reported here.
+        # The signal went to all processes, also to a worker that could not ignore it yet.
         message = "stopped; the same command goes on from the last checkpoint"
         exit_code = 128 + stop.number
     except PhotoError as error:
