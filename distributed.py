@@ -6,7 +6,6 @@ backward passes.
 """
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from interruption import SIGNALS
+from interruption import heed_signals
 
 
 def rank() -> int:
@@ -126,8 +125,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
         for pid in processes.pids():
             os.kill(pid, number)
 
-    for number in SIGNALS:
-        signal.signal(number, pass_on)
+    heed_signals(pass_on)
     try:
         while not processes.join():
             pass

@@ -36,6 +36,9 @@ def clean_process(monkeypatch):
     """Undo what main() sets in a process that ends after it, but here goes on."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in handlers.items():
+        if handler is signal.SIG_IGN:  # as a job in the background has it
+            signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

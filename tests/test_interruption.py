@@ -4,16 +4,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+import interruption
 from checkpoint import load_checkpoint
 from interruption import SIGNALS, Interrupted, StopSignal
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_a_request_and_the_second_ends_the_program(number, capsys):
+def test_the_first_signal_is_a_request_and_the_second_ends_the_program(number, capsys, monkeypatch):
+    monkeypatch.setattr(interruption, "leave_terminal", lambda: None)  # it is that of the tests
     stop = StopSignal()
     assert stop.number == 0
     os.kill(os.getpid(), number)
@@ -24,6 +27,13 @@ def test_the_first_signal_is_a_request_and_the_second_ends_the_program(number, c
 
 def test_ctrl_c_a_scheduler_and_a_closing_terminal_are_heard():
     assert SIGNALS == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_that_are_ignored_stay_so(number):
+    signal.signal(number, signal.SIG_IGN)
+    StopSignal()
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(2, 130), (15, 143), (1, 129)])
@@ -44,6 +54,14 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait for a file that a process writes."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_each_process_of_a_run_leaves_a_checkpoint_and_no_process(
@@ -61,10 +79,7 @@ def test_a_signal_to_each_process_of_a_run_leaves_a_checkpoint_and_no_process(
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "log.jsonl").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(tmp_path / "run" / "log.jsonl", process)
         pids = processes_of(process.pid)
         assert len(pids) >= 3
         for pid in pids:
@@ -89,3 +104,22 @@ def test_a_run_that_fails_does_not_wait_for_its_workers(train_settings, write_js
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 1 and "TypeError" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="closes a terminal of Unix")
+def test_a_terminal_that_closes_leaves_a_checkpoint(
+    train_settings, write_json, write_photos, tmp_path
+):
+    write_photos(tmp_path / "train", 500)  # an epoch of seconds
+    config = write_json("conf.json", train_settings | {"num_workers": 1, "log_steps": 5})
+    master, terminal = os.openpty()
+    name = os.ttyname(terminal)  # it becomes that of the session whose first process opens it
+    command = f'exec "$0" train.py --conf "$1" <{name} >{name} 2>{name}'
+    process = subprocess.Popen(
+        ["sh", "-c", command, sys.executable, str(config)], cwd=ROOT, start_new_session=True
+    )
+    os.close(terminal)
+    wait_for(tmp_path / "run" / "log.jsonl", process)
+    os.close(master)
+    assert process.wait(timeout=30) == 128 + signal.SIGHUP
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["photo_count"] >= 10
