@@ -115,7 +115,8 @@ def train_one_epoch(
             bar.set_postfix({name: f"{loss:.4f}" for name, loss in losses.items()})
             if config.log_steps and progress.step_count % config.log_steps == 0 and rank() == 0:
                 log.add(describe_step(progress, losses))
-            if stop_number or now - last_saved > 60 * config.checkpoint_minutes:
+            is_over = progress.photo_count == photo_total  # validation takes its time, too
+            if stop_number or is_over or now - last_saved > 60 * config.checkpoint_minutes:
                 save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
                 last_saved = now
             if stop_number:
@@ -172,8 +173,13 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
                 save_weights(run_dir / BEST, networks.average)
             save_comparison(run_dir / "comparison.png", samples)
             log.add(record)
-            print(describe_epoch(record, config.epochs), flush=True)
         save_run(run_dir / LAST, networks, optimizers, progress, config)
+        if rank() == 0:
+            print(describe_epoch(record, config.epochs), flush=True)
+        stop_number = max(gather(stop.number))  # none ends before the checkpoint is written
+        if stop_number and epoch < config.epochs:
+            done = f"stopped after epoch {epoch}"
+            raise Interrupted(stop_number, f"{done}; the same command goes on from there")
     if rank() == 0:
         print(f"done: the best weights are in {run_dir / BEST}")
 

@@ -49,6 +49,36 @@ def test_a_run_interrupted_after_every_step_equals_the_unbroken_one(
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 
+def test_a_signal_in_validation_stops_after_it(run_train, tmp_path, monkeypatch, capsys):
+    assert run_train("unbroken") == 0
+    validate = train.validate
+    monkeypatch.setattr(
+        train, "validate", lambda *a: os.kill(os.getpid(), signal.SIGINT) or validate(*a)
+    )
+    assert run_train("broken") == 130
+    error = capsys.readouterr().err
+    assert "stopped after epoch 1; the same command goes on from there" in error
+    progress = load_checkpoint(tmp_path / "broken" / "last.pth")["progress"]
+    assert (progress["epoch"], progress["photo_count"]) == (2, 0)
+    assert run_train("broken") == 0  # the signal came in the last validation
+    assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
+
+
+def test_a_run_killed_in_validation_loses_no_step(run_train, tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    assert run_train("unbroken") == 0
+    monkeypatch.setattr(train, "validate", fail)
+    with pytest.raises(MemoryError):
+        run_train("broken")
+    progress = load_checkpoint(tmp_path / "broken" / "last.pth")["progress"]
+    assert (progress["epoch"], progress["photo_count"]) == (1, 5)
+    monkeypatch.undo()
+    assert run_train("broken") == 0
+    assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
+
+
 def test_a_resumed_run_may_use_another_number_of_workers(run_train, tmp_path, after_step):
     assert run_train("unbroken") == 0
     after_step(lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
@@ -184,7 +214,8 @@ def test_photos_may_be_added_between_two_epochs(run_train, tmp_path, monkeypatch
 
     def fail_after(path, networks, optimizers, progress, config):
         save(path, networks, optimizers, progress, config)
-        raise PowerCut
+        if progress.photo_count == 0:
+            raise PowerCut
 
     monkeypatch.setattr(train, "save_run", fail_after)
     with pytest.raises(PowerCut):
