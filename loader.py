@@ -32,6 +32,11 @@ def count_active_levels(config: TrainConfig, epoch: int) -> int:
     return sum(begin <= epoch for begin in config.begin_use_level_epoch)
 
 
+def count_epoch_photos(photo_count: int) -> int:
+    """How many of the photos an epoch sees: as `EpochSampler` leaves out what does not divide."""
+    return photo_count - photo_count % rank_count()
+
+
 def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
     """Size in px at which the network sees photos while only coarse levels are trained.
 

@@ -1,8 +1,11 @@
 """A few steps of every stage, to see that a run will work, how long it takes, and its memory."""
 
 import itertools
+import math
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,18 +14,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from config import TrainConfig
+from config import ConfigError, TrainConfig
 from dataset import keep_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
     count_active_levels,
+    count_epoch_photos,
     find_train_and_valid_photos,
     make_train_loader,
     make_valid_loader,
     stage_image_size,
 )
 from photo import PhotoError
+from report import import_summary_writer
 from run_state import LAST, Networks, Optimizers, make_networks, make_optimizers, restore_run
 from step import step_settings, train_step
 from validation import validate
@@ -37,8 +42,11 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
 
     Raises:
         Interrupted: a signal came.
-        CheckpointError, NonFiniteLossError, OSError, PhotoError: as in training.
+        CheckpointError, ConfigError, NonFiniteLossError, OSError, PhotoError: as in training.
     """
+    check_run_dir(Path(config.model_save_dir))
+    if config.tensorboard:
+        import_summary_writer()
     train_paths, valid_paths = find_train_and_valid_photos(config)
     own_paths = train_paths[rank() :: rank_count()]
     bar = tqdm(own_paths, "reading", unit="photo", leave=False, disable=rank() > 0 or None)
@@ -50,7 +58,8 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
     checkpoint = Path(config.model_save_dir) / LAST
-    first_epoch = restore_run(checkpoint, networks, optimizers, config).epoch
+    photo_total = count_epoch_photos(len(train_paths))
+    first_epoch = restore_run(checkpoint, networks, optimizers, config, photo_total).epoch
     if checkpoint.exists():
         tell(f"{checkpoint}: goes on with epoch {first_epoch}")
 
@@ -78,6 +87,15 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     tell(f"in all about {format_time(seconds)}; memory {describe_memory(device)}")
 
 
+def check_run_dir(run_dir: Path) -> None:
+    """Raise ConfigError where the run's folder can't be made, or written to."""
+    nearest = next(path for path in (run_dir, *run_dir.parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError([f"model_save_dir is {run_dir}: {nearest} is a file; name another"])
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError([f"model_save_dir is {run_dir}: {nearest} is read-only; name another"])
+
+
 def tell(line: str) -> None:
     """Print in one process of several."""
     if rank() == 0:
@@ -95,20 +113,21 @@ def split_into_stages(config: TrainConfig, first_epoch: int) -> list[list[int]]:
 
 
 def time_loading(loader: DataLoader, worker_count: int) -> tuple[float, list[list[Tensor]]]:
-    """Return seconds per photo, once workers are at it, and the last batches."""
+    """Return seconds per photo, once all workers are at it, and the last batches."""
 
     def endless() -> Iterator[list[Tensor]]:
         for epoch in itertools.count(1):
             loader.sampler.epoch = epoch
             yield from loader
 
-    batches = endless()
-    kept = [next(batches)]
-    start, photo_count = time.perf_counter(), 0
-    for batch in itertools.islice(batches, max(STEP_COUNT, 2 * worker_count) - 1):
+    batches, at_once = endless(), max(1, worker_count)
+    for _ in range(at_once):  # which the workers began together
+        next(batches)
+    start, photo_count, kept = time.perf_counter(), 0, deque(maxlen=STEP_COUNT)
+    for batch in itertools.islice(batches, at_once * math.ceil(STEP_COUNT / at_once)):
         photo_count += len(batch[1])
-        kept = [*kept[1 - STEP_COUNT :], batch]
-    return (time.perf_counter() - start) / photo_count, kept
+        kept.append(batch)
+    return (time.perf_counter() - start) / photo_count, list(kept)
 
 
 def time_steps(
@@ -141,11 +160,12 @@ def time_validation(
     active_count: int,
     device: torch.device,
 ) -> float:
-    """Validate a photo in each process; returns seconds for all of them."""
+    """Validate a photo in each process, twice; returns seconds for all of them."""
     one_each = paths[:1] * rank_count()
     dataset = make_valid_loader(config, one_each, active_count, device).dataset
-    start = time.perf_counter()
-    validate(networks.average, [dataset[0]], active_count, device)
+    for _ in range(2):  # the first one, which is slower, does not count
+        start = time.perf_counter()
+        validate(networks.average, [dataset[0]], active_count, device)
     return (time.perf_counter() - start) * len(paths) / rank_count()
 
 

@@ -80,13 +80,19 @@ def make_writer(run_dir: str | Path, step_count: int) -> SummaryWriter:
     Raises:
         ConfigError: TensorBoard is not installed.
     """
+    folder = str(Path(run_dir) / "tensorboard")
+    return import_summary_writer()(folder, purge_step=step_count + 1)
+
+
+def import_summary_writer() -> type[SummaryWriter]:
+    """Import TensorBoard's writer; raises ConfigError where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         fix = "pip install tensorboard, or set it to false"
         message = f"tensorboard is true, but TensorBoard is not installed; {fix}"
         raise ConfigError([message]) from None
-    return SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step_count + 1)
+    return SummaryWriter
 
 
 def write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:

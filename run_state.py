@@ -195,18 +195,25 @@ def save_run(
 
 
 def restore_run(
-    path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
+    path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig, photo_total: int
 ) -> Progress:
     """Load a checkpoint of the same config, if there is one, into networks and optimizers.
 
     Raises:
-        CheckpointError: the file is damaged, belongs to another config, or differs by machine.
+        CheckpointError: the file is damaged, belongs to another config, or differs by machine; or
+            it is of the midst of an epoch of other than `photo_total` photos.
     """
     progress = _restore(path, networks, optimizers, config) if path.exists() else Progress()
     places = gather((progress.epoch, progress.photo_count))
     if len(set(places)) > 1:
         fix = "set model_save_dir to a folder that all machines share"
         raise CheckpointError(f"{path} is not the same for all processes; {fix}")
+    if progress.photo_count and progress.photo_total != photo_total:
+        raise CheckpointError(
+            f"train_data_dir: {photo_total} photos an epoch, but {progress.photo_total} when the "
+            f"run was interrupted; restore {config.train_data_dir} (and the number of GPUs), or "
+            "choose another model_save_dir"
+        )
     return progress
 
 

@@ -25,6 +25,7 @@ from interruption import Interrupted, StopSignal
 from loader import (
     check_shares,
     count_active_levels,
+    count_epoch_photos,
     ending_workers,
     find_train_and_valid_photos,
     make_train_loader,
@@ -70,14 +71,7 @@ def train_one_epoch(
     active_count = count_active_levels(config, progress.epoch)
     settings = step_settings(config, active_count, progress.epoch, device)
     loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
-    photo_total = loader.sampler.total
-    if progress.photo_count and progress.photo_total != photo_total:
-        raise CheckpointError(
-            f"train_data_dir: {photo_total} photos an epoch, but {progress.photo_total} when the "
-            f"run was interrupted; restore {config.train_data_dir} (and the number of GPUs), or "
-            "choose another model_save_dir"
-        )
-    progress.photo_total = photo_total
+    progress.photo_total = photo_total = loader.sampler.total
     networks.generator.train()
     last_saved = last_step = time.monotonic()
     bar = tqdm(
@@ -137,7 +131,8 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
     train_paths, valid_paths = find_train_and_valid_photos(config)
     networks = make_networks(config, device)
     optimizers = make_optimizers(networks, config)
-    progress = restore_run(run_dir / LAST, networks, optimizers, config)
+    photo_total = count_epoch_photos(len(train_paths))
+    progress = restore_run(run_dir / LAST, networks, optimizers, config, photo_total)
     has_writer = config.tensorboard and rank() == 0
     writer = make_writer(run_dir, progress.step_count) if has_writer else None
     log = RunLog(run_dir, progress.epoch, progress.photo_count, writer)

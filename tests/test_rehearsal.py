@@ -1,14 +1,17 @@
 import os
 import re
 import signal
+import sys
+import types
 
 import pytest
+import torch
 
 import rehearsal
 import train
 from checkpoint import load_checkpoint
 from config import TrainConfig
-from rehearsal import format_time, split_into_stages
+from rehearsal import format_time, split_into_stages, time_loading
 
 STAGES = {
     "epochs": 5,
@@ -90,6 +93,56 @@ def test_a_dry_run_looks_at_the_checkpoint_and_leaves_it(run_train, rehearse, tm
     assert "epochs is 4 here and 3 there" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
     assert load_checkpoint(run_dir / "last.pth")["progress"]["epoch"] == 3
+
+
+def test_a_dry_run_refuses_other_photos_in_mid_epoch(
+    run_train, rehearse, tmp_path, after_step, capsys
+):
+    after_step(lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
+    assert run_train() == 130
+    (tmp_path / "train" / "photo_4.png").unlink()
+    assert rehearse() == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "train_data_dir: 4 photos an epoch, but 5 when the run was interrupted" in error
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_dry_run_refuses_a_file_in_place_of_the_runs_folder(rehearse, tmp_path, capsys, name):
+    (tmp_path / "file").write_text("")
+    assert rehearse(model_save_dir=str(tmp_path / name)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"model_save_dir is {tmp_path / name}: {tmp_path / 'file'} is a file")
+
+
+def test_a_dry_run_refuses_a_folder_that_it_may_not_write_to(rehearse, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # administrators may write anywhere
+    assert rehearse() == 2
+    assert "is read-only; name another" in capsys.readouterr().err
+
+
+def test_a_dry_run_misses_tensorboard(rehearse, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert rehearse(tensorboard=True) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("worker_count", [1, 3])
+def test_loading_is_timed_once_every_worker_has_given_a_batch(monkeypatch, worker_count):
+    """Played workers give their batches together, a second after those before."""
+    clock = [0.0]
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: clock[0])
+
+    class Loader:
+        sampler = types.SimpleNamespace(epoch=0)
+
+        def __iter__(self):
+            for number in range(100):
+                clock[0] = 1.0 + number // worker_count
+                yield [torch.zeros(2, 1), torch.full((2,), number)]
+
+    seconds, kept = time_loading(Loader(), worker_count)
+    assert seconds == 1 / (2 * worker_count)
+    assert len(kept) == rehearsal.STEP_COUNT
 
 
 def test_a_signal_ends_a_dry_run(rehearse, monkeypatch, capsys):

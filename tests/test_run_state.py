@@ -196,7 +196,7 @@ def test_a_run_without_checkpoint_begins_at_the_beginning(make_config, tmp_path)
     config = make_config()
     networks = make_networks(config, CPU)
     progress = restore_run(
-        tmp_path / "none.pth", networks, make_optimizers(networks, config), config
+        tmp_path / "none.pth", networks, make_optimizers(networks, config), config, 5
     )
     assert progress == Progress() and progress.epoch == 1 and progress.photo_count == 0
 
@@ -222,7 +222,7 @@ def test_a_restored_run_goes_on_bit_for_bit(make_config, tmp_path):
     others = make_networks(config, CPU)
     other_optimizers = make_optimizers(others, config)
     make_a_step(others, other_optimizers, seed=5, ema_decay=0.9)
-    assert restore_run(tmp_path / "last.pth", others, other_optimizers, config) == progress
+    assert restore_run(tmp_path / "last.pth", others, other_optimizers, config, 5) == progress
     make_a_step(others, other_optimizers, seed=1, ema_decay=0.9)
     for name, network in vars(networks).items():
         assert are_alike(network, getattr(others, name))
@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_keys_that_differ(mak
     save_run(tmp_path / "last.pth", networks, optimizers, Progress(), config)
     changed = make_config(ema_decay=0.5, init_lr=0.5, batch_size=3, image_size=[48, 32])
     with pytest.raises(CheckpointError) as caught:
-        restore_run(tmp_path / "last.pth", networks, optimizers, changed)
+        restore_run(tmp_path / "last.pth", networks, optimizers, changed, 5)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'last.pth'} belongs to another config: ")
     assert "batch_size is 3 here and 2 there" in message
@@ -261,7 +261,7 @@ def test_where_and_how_a_run_computes_saves_and_logs_may_change(make_config, tmp
     }
     assert changes.keys() == FREE_KEYS
     changed = make_config(**changes)
-    assert restore_run(tmp_path / "last.pth", networks, optimizers, changed) == Progress(2)
+    assert restore_run(tmp_path / "last.pth", networks, optimizers, changed, 5) == Progress(2)
 
 
 @pytest.mark.parametrize("kind", ["weights", "other", "newer", "broken"])
@@ -277,4 +277,4 @@ def test_a_file_that_is_no_run_is_refused_by_name(make_config, tmp_path, kind):
     else:
         path.write_bytes(b"broken")
     with pytest.raises(CheckpointError, match=r"last\.pth"):
-        restore_run(path, networks, make_optimizers(networks, config), config)
+        restore_run(path, networks, make_optimizers(networks, config), config, 5)
