@@ -150,14 +150,14 @@ def save_comparison(path: Path, samples: list[Tensor], width: int = 200) -> None
 
     Args:
         path: the file.
-        samples: per photo (3, N, 3, h, w): abnormal, corrected and normal at N exposures.
+        samples: per photo (3, N, 3, h, w) uint8: abnormal, corrected, normal at N exposures.
         width: of one photo in px.
     """
     rows = []
     for abnormal, corrected, normal in samples:
         for images in (abnormal, corrected):
             rows.append(torch.cat([*images, normal[0]], dim=2))
-    grid = torch.cat(rows, dim=1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    grid = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
     columns = len(samples[0][0]) + 1
     picture = Image.fromarray(grid)
     picture.thumbnail((columns * width, grid.shape[0]))

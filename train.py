@@ -51,6 +51,7 @@ from utils import remove_temporaries
 from validation import mean, spoilt_psnr, validate
 
 BEST = "best.pth"  # weights to predict with
+COMPARISONS = "comparisons"  # the pictures of the epochs
 
 
 def train_one_epoch(
@@ -166,7 +167,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         if rank() == 0:
             if is_best:
                 save_weights(run_dir / BEST, networks.average)
-            save_comparison(run_dir / "comparison.png", samples)
+            save_comparison(run_dir / COMPARISONS / f"epoch_{epoch:03}.png", samples)
             log.add(record)
         save_run(run_dir / LAST, networks, optimizers, progress, config)
         if rank() == 0:
@@ -193,6 +194,7 @@ def make_run_dir(config: TrainConfig) -> Path:
         raise ConfigError([f"{message}; name another"]) from None
     if rank() == 0:
         remove_temporaries(run_dir)
+        remove_temporaries(run_dir / COMPARISONS)
     return run_dir
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset import VALIDATION_EVS, to_floats
-from distributed import gather
+from distributed import gather, rank
 from utils import psnr, ssim
 
 METRICS = ("psnr", "ssim")
@@ -30,7 +30,8 @@ def validate(
 
     Returns:
         PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
-        normal) of the first photos, each (N, 3, h, w), for the picture of the epoch.
+        normal) of the first photos, each (N, 3, h, w) uint8, for the picture of the epoch, which
+        one process of several makes.
     """
     names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
     results = []  # of each photo: (PSNR, SSIM) at each exposure
@@ -38,8 +39,8 @@ def validate(
     for abnormal, normal in loader:
         corrected = network(to_floats(abnormal, device), active_count=active_count)[-1]
         corrected = (corrected.clamp(0, 1) * 255).round().byte().cpu()
-        if len(samples) < SAMPLE_COUNT:
-            samples.append(torch.stack([abnormal, corrected, normal.expand_as(abnormal)]) / 255)
+        if rank() == 0 and len(samples) < SAMPLE_COUNT:
+            samples.append(torch.stack([abnormal, corrected, normal.expand_as(abnormal)]))
         reference = normal.permute(1, 2, 0).numpy()
         outputs = [output.permute(1, 2, 0).numpy() for output in corrected]
         results.append([(min(psnr(o, reference), MAX_PSNR), ssim(o, reference)) for o in outputs])

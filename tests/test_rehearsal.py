@@ -85,13 +85,13 @@ def test_a_dry_run_looks_at_the_checkpoint_and_leaves_it(run_train, rehearse, tm
     run_dir = tmp_path / "run"
     assert run_train(epochs=3, batch_size=5) == 0
     (run_dir / "previous.pth").replace(run_dir / "last.pth")  # the last epoch is to do
-    before = {path: path.read_bytes() for path in run_dir.iterdir()}
+    before = {path: path.read_bytes() for path in run_dir.rglob("*.*")}
     assert rehearse(epochs=3, batch_size=5) == 0
     out = capsys.readouterr().out
     assert "last.pth: goes on with epoch 3" in out and "epochs 3: levels 2" in out
     assert rehearse(epochs=4, batch_size=5) == 2
     assert "epochs is 4 here and 3 there" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+    assert {path: path.read_bytes() for path in run_dir.rglob("*.*")} == before
     assert load_checkpoint(run_dir / "last.pth")["progress"]["epoch"] == 3
 
 

@@ -135,7 +135,7 @@ def make_samples(num_photos: int, num_exposures: int, height: int, width: int):
     samples = []
     for _ in range(num_photos):
         steps = torch.arange(1, num_exposures + 1) * 10
-        tones = torch.stack([steps, steps + 100, torch.full_like(steps, 200)]) / 255
+        tones = torch.stack([steps, steps + 100, torch.full_like(steps, 200)]).byte()
         samples.append(tones[:, :, None, None, None].expand(-1, -1, 3, height, width))
     return samples
 

@@ -174,9 +174,9 @@ def test_the_log_has_each_epoch_once_after_a_crash_between_log_and_checkpoint(
 
 def test_a_finished_run_started_again_changes_nothing(run_train, tmp_path, capsys):
     assert run_train(epochs=1) == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
     assert run_train(epochs=1) == 0
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
     assert capsys.readouterr().out.count("best.pth") == 2
 
 

@@ -27,8 +27,10 @@ def test_a_run_leaves_weights_checkpoint_log_and_pictures(run_train, tmp_path, c
     for record in records:
         assert list(record["valid"]) == ["-2", "-1", "0", "+1", "+2", "all"]
         assert all(math.isfinite(loss) for loss in record["losses"].values())
-    for name in ("curve.png", "comparison.png"):
-        with Image.open(run_dir / name) as picture:
+    comparisons = sorted((run_dir / "comparisons").iterdir())
+    assert [path.name for path in comparisons] == ["epoch_001.png", "epoch_002.png"]
+    for path in (run_dir / "curve.png", *comparisons):
+        with Image.open(path) as picture:
             picture.load()
             assert picture.format == "PNG"
     assert load_weights(run_dir / "best.pth").architecture["layer_counts"] == [1, 1]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import dataset
+import validation
 from config import TrainConfig
 from dataset import VALIDATION_EVS, ValidationDataset, find_photos, to_tensor
 from loader import make_valid_loader
@@ -42,6 +43,13 @@ def test_validation_of_an_untrained_network_scores_the_untouched_photos(valid_lo
         mean = sum(scores[name][metric] for name in list(scores)[:5]) / 5
         assert scores["all"][metric] == pytest.approx(mean)
     assert samples[0].shape == (3, len(VALIDATION_EVS), 3, 32, 32)
+    assert samples[0].dtype == torch.uint8
+
+
+def test_validation_keeps_samples_in_one_process_of_several(valid_loader, monkeypatch):
+    monkeypatch.setattr(validation, "rank", lambda: 1)
+    _, samples = validate(ExposureCorrectionNet([1, 1], [8, 8]), valid_loader, 2, CPU)
+    assert samples == []
 
 
 def test_the_psnr_that_decides_is_the_mean_over_wrong_exposures():

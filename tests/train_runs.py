@@ -6,7 +6,7 @@ import torch
 
 from checkpoint import load_checkpoint
 
-RUN_FILES = ["best.pth", "comparison.png", "curve.png", "last.pth", "log.jsonl", "previous.pth"]
+RUN_FILES = ["best.pth", "comparisons", "curve.png", "last.pth", "log.jsonl", "previous.pth"]
 
 
 def records_of(run_dir) -> list[dict]:
