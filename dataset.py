@@ -99,7 +99,10 @@ def to_floats(images: Tensor, device: torch.device) -> Tensor:
 
 
 class PhotoFolder(Dataset):
-    """Photos by index; one that can't be read gives way to the next one, with a warning."""
+    """Photos by index; one that can't be read gives way to the next one, with a warning.
+
+    Each loader's worker finds that out, and warns, by itself.
+    """
 
     def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
         self.paths = list(paths)
