@@ -55,9 +55,9 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
         raise PhotoError(f"none of the {len(train_paths)} photos can be read")
-    networks = make_networks(config, device)
-    optimizers = make_optimizers(networks, config)
     checkpoint = Path(config.model_save_dir) / LAST
+    networks = make_networks(config, device, checkpoint.exists())
+    optimizers = make_optimizers(networks, config)
     photo_total = count_epoch_photos(len(train_paths))
     first_epoch = restore_run(checkpoint, networks, optimizers, config, photo_total).epoch
     if checkpoint.exists():

@@ -68,8 +68,8 @@ class Progress:
     step_count: int = 0
 
 
-def make_networks(config: TrainConfig, device: torch.device) -> Networks:
-    """Make the networks, untrained or from `pretrained_model`.
+def make_networks(config: TrainConfig, device: torch.device, is_resumed: bool = False) -> Networks:
+    """Make the networks, untrained or from `pretrained_model`, which a resumed run leaves alone.
 
     Raises:
         FileNotFoundError, CheckpointError: there are no such weights, or of other architecture.
@@ -81,7 +81,7 @@ def make_networks(config: TrainConfig, device: torch.device) -> Networks:
         config.is_group_norm_of_every_unet,
         config.has_gain,
     )
-    if config.pretrained_model:
+    if config.pretrained_model and not is_resumed:
         pretrained = load_weights(config.pretrained_model)
         if pretrained.architecture != generator.architecture:
             raise CheckpointError(

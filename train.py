@@ -130,7 +130,7 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
     """
     run_dir = make_run_dir(config)
     train_paths, valid_paths = find_train_and_valid_photos(config)
-    networks = make_networks(config, device)
+    networks = make_networks(config, device, (run_dir / LAST).exists())
     optimizers = make_optimizers(networks, config)
     photo_total = count_epoch_photos(len(train_paths))
     progress = restore_run(run_dir / LAST, networks, optimizers, config, photo_total)

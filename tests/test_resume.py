@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -132,6 +133,16 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_the_unbroken_on
     assert result.returncode == 0, result.stderr
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
     assert sorted(path.name for path in last.parent.iterdir()) == RUN_FILES
+
+
+def test_a_resumed_run_needs_no_pretrained_weights(run_train, write_weights, tmp_path, after_step):
+    settings = {"has_gain": True, "pretrained_model": str(write_weights(gain=0.1))}
+    assert run_train("unbroken", **settings) == 0
+    after_step(lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
+    assert run_train("broken", **settings) == 130
+    Path(settings["pretrained_model"]).unlink()
+    assert run_train("broken", **settings) == 0
+    assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 
 @pytest.mark.parametrize("name", ["last.pth", "log.jsonl"])
