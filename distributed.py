@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from config import ConfigError
 from interruption import heed_signals
 
 
@@ -96,6 +97,14 @@ def gather(value: Any) -> list[Any]:
     values = [None] * rank_count()
     dist.all_gather_object(values, value)
     return values
+
+
+def check_gpus(visible: str) -> None:
+    """Raise ConfigError where some, but not all, of the GPUs are there, as "0,1" names them."""
+    named, found = len(visible.split(",")), torch.cuda.device_count()
+    if 0 < found < named:
+        message = f"CUDA_VISIBLE_DEVICES is {visible}; of these {named} GPUs {found} can be used"
+        raise ConfigError([f"{message}: name those that nvidia-smi lists"])
 
 
 def launch(run: Callable[..., int], *arguments: Any) -> int:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
 from dataset import to_floats
-from distributed import gather, launch, rank, rank_count
+from distributed import check_gpus, gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
     check_shares,
@@ -228,6 +228,7 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
             make_deterministic()
     stop = StopSignal()
     try:
+        check_gpus(config.CUDA_VISIBLE_DEVICES)
         check_shares(config)
         with ending_workers():
             (rehearse if is_rehearsal else train)(config, device, stop)

@@ -179,6 +179,16 @@ def test_a_file_in_the_place_of_the_run_is_told_before_any_epoch(run_train, tmp_
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+def test_a_gpu_that_is_missing_is_exit_code_2(run_train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(train, "launch", lambda run, *arguments: run(CPU, *arguments))
+    assert run_train(CUDA_VISIBLE_DEVICES="0,7") == 2
+    lines = capsys.readouterr().err.splitlines()
+    message = "CUDA_VISIBLE_DEVICES is 0,7; of these 2 GPUs 1 can be used"
+    assert lines == [f"{message}: name those that nvidia-smi lists"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_that_processes_cannot_share_evenly_is_exit_code_2(
     run_train, tmp_path, monkeypatch, capsys
 ):
