@@ -54,7 +54,7 @@ class RunLog:
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path} is damaged; move it away to go on") from error
-        self.is_on_disk = False  # the records, and nothing else
+        self.is_on_disk = False  # the file has the records, and nothing else
 
     def add(self, record: dict[str, Any]) -> None:
         """Append an epoch (epoch, step, active_levels, losses, valid: scores by exposure ...).
@@ -68,8 +68,9 @@ class RunLog:
             with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
             self.is_on_disk = True
+        self.records = [record for record in self.records if "valid" in record]  # for the curve
         if "valid" in record:
-            save_curve(self.path.with_name("curve.png"), [r for r in self.records if "valid" in r])
+            save_curve(self.path.with_name("curve.png"), self.records)
         if self.writer:
             write_scalars(self.writer, record)
 

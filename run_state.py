@@ -114,8 +114,7 @@ def update_average(networks: Networks, optimizer: torch.optim.Optimizer, ema_dec
         state = optimizer.state.get(weights[0])
         step_count = int(state["step"]) if state else 0
         decay = min(ema_decay, (1 + step_count) / (10 + step_count)) if ema_decay else 0.0
-        for weight in weights:
-            average_of[weight].lerp_(weight, 1 - decay)
+        torch._foreach_lerp_([average_of[weight] for weight in weights], weights, 1 - decay)
 
 
 def make_optimizers(networks: Networks, config: TrainConfig) -> Optimizers:

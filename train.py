@@ -241,13 +241,13 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
         message, exit_code = "the GPU's memory is full; lower batch_size or image_size", 1
     except RuntimeError as error:
         if "can't allocate memory" in str(error):  # the CPU's kind of OutOfMemoryError
-            print("the memory is full; lower batch_size or image_size", file=sys.stderr)
-            return 1
-        if not stop.number:
+            message, exit_code = "the memory is full; lower batch_size or image_size", 1
+        elif stop.number:
+            # The signal went to all processes, also to a worker that could not ignore it yet.
+            message = "stopped; the same command goes on from the last checkpoint"
+            exit_code = 128 + stop.number
+        else:
             raise
-        # The signal went to all processes, also to a worker that could not ignore it yet.
-        message = "stopped; the same command goes on from the last checkpoint"
-        exit_code = 128 + stop.number
     except PhotoError as error:
         # From a loader's worker it comes with a traceback, the message last.
         message, exit_code = str(error).splitlines()[-1].rpartition("PhotoError: ")[2], 2

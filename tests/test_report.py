@@ -75,6 +75,14 @@ def test_log_goes_on_after_the_step_that_is_resumed(tmp_path, epoch, photo_count
     assert [json.loads(line) for line in lines] == expected
 
 
+def test_records_of_steps_leave_the_memory_once_they_are_written(tmp_path):
+    log = RunLog(tmp_path, 1)
+    for record in (make_step(1, 2), make_step(1, 4), make_record(1), make_step(2, 2)):
+        log.add(record)
+    assert log.records == [make_record(1)]
+    assert epochs_of(tmp_path / "log.jsonl") == [1, 1, 1, 2]
+
+
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     log = RunLog(tmp_path, 1)
     log.add(make_record(1))
