@@ -1,10 +1,11 @@
 """Ctrl-C and its kin: a run stops between two steps, with its checkpoint written."""
 
 import contextlib
+import math
 import os
 import signal
 import stat
-import sys
+import time
 from collections.abc import Callable
 
 # What a terminal sends on Ctrl-C, a scheduler or the system to end a job, a closing terminal.
@@ -35,21 +36,29 @@ class Interrupted(Exception):
 class StopSignal:
     """Turns the first signal into a request to stop after the step under way.
 
+    What follows within a second is taken for the same one: sent to all processes, it comes once
+    more from those that pass it on.
+
     Attributes:
         number: of the signal; 0: none came.
+        time: when it came, in s.
     """
 
     def __init__(self):
-        self.number = 0
+        self.number, self.time = 0, math.inf
         heed_signals(self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        self.number = number
-        signal.signal(number, signal.SIG_DFL)  # the second one ends the program at once
-        with contextlib.suppress(OSError):  # nobody may be there to read it
-            if number == getattr(signal, "SIGHUP", None):
-                leave_terminal()
-            print("\nstopping after this step; again to stop at once", file=sys.stderr, flush=True)
+        if not self.number:
+            self.number, self.time = number, time.monotonic()
+            with contextlib.suppress(OSError):  # nobody may be there to read it
+                if number == getattr(signal, "SIGHUP", None):
+                    leave_terminal()
+                # Not by print, which may be what the signal has interrupted.
+                os.write(2, b"\nstopping after this step; again to stop at once\n")
+        elif time.monotonic() > self.time + 1:
+            signal.signal(number, signal.SIG_DFL)  # the program ends at once
+            signal.raise_signal(number)
 
 
 def leave_terminal() -> None:

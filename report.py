@@ -54,7 +54,7 @@ class RunLog:
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path} is damaged; move it away to go on") from error
-        self.is_on_disk = False  # the file has the records, and nothing else
+        self.is_on_disk = False  # the file has what came before, and nothing else
 
     def add(self, record: dict[str, Any]) -> None:
         """Append an epoch (epoch, step, active_levels, losses, valid: scores by exposure ...).

@@ -31,6 +31,18 @@ def make_batch(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def processes_of(session: int) -> list[int]:
+    """The living processes of a session, whatever their group."""
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            if os.getsid(pid) == session:
+                found.append(pid)
+        except ProcessLookupError:
+            pass
+    return found
+
+
 @pytest.fixture(autouse=True)
 def clean_process(monkeypatch):
     """Undo what main() sets in a process that ends after it, but here goes on."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, processes_of
 
 import train
 from checkpoint import load_checkpoint
@@ -154,15 +154,16 @@ def two_processes(train_settings, write_json, tmp_path):
 
 
 @needs_loopback
-def test_a_signal_to_the_processes_that_one_command_started_leaves_a_checkpoint(
+def test_a_signal_to_each_process_that_one_command_started_leaves_a_checkpoint(
     two_processes, tmp_path
 ):
-    os.killpg(two_processes.pid, signal.SIGTERM)
+    for pid in processes_of(two_processes.pid):
+        os.kill(pid, signal.SIGTERM)
     _, error = two_processes.communicate(timeout=30)
     assert two_processes.returncode == 143
     assert "Traceback" not in error
     assert error.count("; the same command goes on from there") == 1, error
-    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["photo_count"] > 0
+    assert load_checkpoint(tmp_path / "run" / "last.pth")["progress"]["step_count"] > 0
 
 
 @needs_loopback

@@ -7,26 +7,29 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, processes_of
 
-import interruption
 from checkpoint import load_checkpoint
 from interruption import SIGNALS, Interrupted, StopSignal
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_a_request_and_the_second_ends_the_program(number, capsys, monkeypatch):
-    monkeypatch.setattr(interruption, "leave_terminal", lambda: None)  # it is that of the tests
-    stop = StopSignal()
-    assert stop.number == 0
-    os.kill(os.getpid(), number)
-    assert stop.number == number
-    assert "stopping after this step; again to stop at once" in capsys.readouterr().err
-    assert signal.getsignal(number) == signal.SIG_DFL
-
-
-def test_ctrl_c_a_scheduler_and_a_closing_terminal_are_heard():
-    assert SIGNALS == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+def test_the_first_signal_is_a_request_and_a_later_one_ends_the_program(number):
+    script = f"""
+import os, interruption
+stop = interruption.StopSignal()
+assert stop.number == 0
+for _ in range(2):  # as from the terminal and from torchrun
+    os.kill(os.getpid(), {number:d})
+    assert stop.number == {number:d}
+stop.time -= 2
+os.kill(os.getpid(), {number:d})
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == -number
+    assert result.stderr == "\nstopping after this step; again to stop at once\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -40,18 +43,6 @@ def test_signals_that_are_ignored_stay_so(number):
 def test_exit_codes_are_those_of_shells(number, exit_code):
     interruption = Interrupted(number, "stopped")
     assert (interruption.exit_code, str(interruption)) == (exit_code, "stopped")
-
-
-def processes_of(session: int) -> list[int]:
-    """The living processes of a session, whatever their group."""
-    found = []
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        try:
-            if os.getsid(pid) == session:
-                found.append(pid)
-        except ProcessLookupError:
-            pass
-    return found
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
