@@ -1,7 +1,6 @@
 """Ctrl-C and its kin: a run stops between two steps, with its checkpoint written."""
 
 import contextlib
-import math
 import os
 import signal
 import stat
@@ -45,7 +44,7 @@ class StopSignal:
     """
 
     def __init__(self):
-        self.number, self.time = 0, math.inf
+        self.number, self.time = 0, 0.0
         heed_signals(self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
