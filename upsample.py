@@ -4,8 +4,8 @@ Around every pixel of the small photos a gain and an offset per channel are fitt
 abnormal values into the corrected ones: the guided filter (He, Sun and Tang, "Guided Image
 Filtering", 2013) with every channel as its own guide, fitted small and applied large as in the
 "Fast Guided Filter" (He and Sun 2015). It changes exposure and colour, and keeps the detail of
-every pixel. A colour guide, with a 3x3 matrix per pixel, and a bilateral grid were measured to
-come no closer to the network at full size (docs/experiments.md), at twice the cost.
+every pixel. A colour guide, with a 3x3 matrix per pixel, was measured to come no closer to the
+network at full size at twice the cost, a bilateral grid less close (docs/experiments.md).
 
 Few calls do the heavy work on many rows each, in a thread pool: Python's threads wait for each
 other between calls, and torch's operators wait for all their threads at the end of each.
