@@ -240,12 +240,12 @@ def test_brightness_factors_fill_the_range_given():
     assert 0.49 < min(factors) < 0.6 and 1.9 < max(factors) < 2.01
 
 
-@pytest.mark.parametrize("factor", [0.4, 1.7])
+@pytest.mark.parametrize("factor", [0, 0.4, 1, 1.7, 3])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_each_jitter_is_torchvisions(normal, image, name, factor):
     abnormal = spoil(normal, **{f"color_jitter_{name}": (factor, factor)})
     expected = getattr(functional, f"adjust_{name}")(image, factor).permute(1, 2, 0) * 255
-    assert np.abs(abnormal - expected.numpy()).max() < 0.51
+    assert np.abs(abnormal - expected.numpy()).max() < 1
 
 
 def test_jitters_come_in_any_order(normal):
