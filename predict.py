@@ -268,6 +268,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="config file (default: the one beside this script)",
     )
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         config = load_config(options.conf, PredictConfig)
         given = {"img_pth": options.path, "result_output_dir": options.output}

@@ -48,6 +48,18 @@ def test_hostile_files_are_named_with_their_reasons_and_the_others_done(
     assert files_in(tmp_path / "out") == [good.name, "renamed.jpg"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_names_that_are_no_text_are_printed_escaped(run_predict, tmp_path, write_photos, capsys):
+    (good,) = write_photos(tmp_path / "photos", 1)
+    (good.parent / os.fsdecode(b"notes.\xff")).touch()
+    (good.parent / os.fsdecode(b"\xff.jpg")).touch()
+    assert run_predict() == 1
+    out, error = capsys.readouterr()
+    assert "left out, as no photos by their suffix: 1 .\\udcff" in out
+    assert "/photos/\\udcff.jpg: is empty" in error
+    assert files_in(tmp_path / "out") == [good.name]
+
+
 # ------------------------------------------------------------------------------- folders
 
 
