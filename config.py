@@ -234,7 +234,7 @@ class PredictConfig(Config):
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
-    # a change smaller than this (root mean square, white = 1) is faded out, 0 (none is) .. 1
+    # a change below this (root mean square, white = 1) is faded out, 0..1; not with level_scales
     restraint: float = optional(number(0, 1), 0.08)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)

@@ -58,6 +58,7 @@ def correct(
     photo: np.ndarray,
     model: ExposureCorrectionNet,
     image_size: tuple[int, int] = (512, 512),
+    *,
     use_orig_size: bool = False,
     level_scales: Sequence[float] | None = None,
     restraint: float = 0.08,
@@ -77,7 +78,8 @@ def correct(
             photo is never enlarged.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
         level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
-        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is.
+        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
+            where level_scales are given.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
         fuse: exposure fusion of photo and correction.
         stretch: contrast stretch of the correction.
@@ -96,7 +98,8 @@ def correct(
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     corrected = run_network(abnormal, model, level_scales)
-    corrected = adjust.restrain(abnormal, corrected, restraint)
+    if level_scales is None:
+        corrected = adjust.restrain(abnormal, corrected, restraint)
     if strength != 1:
         corrected = adjust.blend(abnormal, corrected, strength)
     if fuse:

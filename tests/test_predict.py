@@ -69,7 +69,7 @@ def test_correct_refuses_other_shapes_and_types(doubling, photo):
 @pytest.mark.parametrize("use_orig_size", [False, True])
 def test_photos_of_any_size_are_corrected(doubling, make_photo, size, use_orig_size):
     photo = make_photo(*size) // 4
-    corrected = predict.correct(photo, doubling, (16, 16), use_orig_size)
+    corrected = predict.correct(photo, doubling, (16, 16), use_orig_size=use_orig_size)
     np.testing.assert_allclose(corrected, photo * 2.0, atol=1)
 
 

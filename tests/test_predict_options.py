@@ -40,6 +40,25 @@ def test_strength_goes_from_the_photo_to_the_correction_and_beyond(
     assert np.abs(read(tmp_path / "out" / "dark.png") - expected).max() <= 1.5
 
 
+@pytest.mark.parametrize("others", [{}, {"strength": 0.5, "fuse": True}])
+def test_restraint_fades_the_correction_out_before_anything_else(
+    run_predict, tmp_path, dark, others
+):
+    assert run_predict(gain=1.0, restraint=0.5, **others) == 0
+    abnormal = dark / np.float32(255)
+    expected = adjust.restrain(abnormal, 2 * abnormal, 0.5)
+    assert np.abs(expected - 2 * abnormal).max() > 0.1
+    if others:
+        expected = adjust.fuse(abnormal, adjust.blend(abnormal, expected, 0.5))
+    result = read(tmp_path / "out" / "dark.png")
+    assert np.abs(result - 255 * expected).max() <= 3  # upsampling follows it closely
+
+
+def test_level_scales_that_are_asked_for_are_not_restrained(run_predict, tmp_path, dark):
+    assert run_predict(gain=1.0, level_scales=[0.6, 0.6], restraint=1.0) == 0
+    assert np.abs(read(tmp_path / "out" / "dark.png") - dark * 1.2).max() <= 1
+
+
 def test_fuse_takes_the_better_exposed_of_photo_and_correction(run_predict, tmp_path):
     # Half as dark as it should be, half right: doubled, the right half is burnt out.
     photo = np.full((30, 32, 3), 40, np.uint8)
