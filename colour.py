@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms
 
 # Linear sRGB to XYZ under D50, where profiles meet (IEC 61966-2-1, adapted by Bradford).
@@ -62,13 +63,16 @@ def colour_space(profile: bytes, is_grey: bool) -> ColourSpace | None:
     space = _make_space(curves, to_srgb)
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, len(steps), 3)
-    is_srgb = np.abs(_recode(cube, space, _srgb_space()) - cube).max() < 1
+    is_srgb = np.abs(255 * _recode(cube, space, _srgb_space()) - cube).max() < 1
     return None if is_srgb else space
 
 
 def native_to_srgb(native: np.ndarray, space: ColourSpace) -> np.ndarray:
-    """Convert (H, W, 3) uint8 or uint16 pixels to sRGB, rounded, in the same type."""
-    return _by_strips(lambda rows: _recode(native[rows], space, _srgb_space()), native)
+    """Convert (H, W, 3) uint8 or uint16 pixels to sRGB in uint16.
+
+    In uint8, corrections would amplify a second rounding to steps that show.
+    """
+    return _by_strips(lambda rows: _recode(native[rows], space, _srgb_space()), native, np.uint16)
 
 
 def correct_native(
@@ -88,11 +92,14 @@ def correct_native(
         The corrected pixels, of the shape, type and encoding of `native`.
     """
 
+    white = np.float32(np.iinfo(native.dtype).max)
+
     def strip(rows: slice) -> np.ndarray:
         uncorrected = _recode(before[rows], _srgb_space(), space)
-        return native[rows] + (_recode(after[rows], _srgb_space(), space) - uncorrected)
+        correction = _recode(after[rows], _srgb_space(), space) - uncorrected
+        return native[rows] / white + correction
 
-    return _by_strips(strip, native)
+    return _by_strips(strip, native, native.dtype)
 
 
 def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes]:
@@ -162,7 +169,7 @@ def _parametric_curve(kind: int, parameters: Sequence[float]) -> np.ndarray:
 
 
 def _recode(pixels: np.ndarray, source: ColourSpace, target: ColourSpace) -> np.ndarray:
-    """Carry (H, W, 3) integer levels from one encoding to another, as float32 levels."""
+    """Carry (H, W, 3) integer levels from one encoding to another, as float32 in [0, 1]."""
     if pixels.dtype == np.uint8:
         linear = cv2.LUT(pixels, np.ascontiguousarray(source.to_linear[::257])[None])
     else:
@@ -170,21 +177,29 @@ def _recode(pixels: np.ndarray, source: ColourSpace, target: ColourSpace) -> np.
     linear = cv2.transform(linear, np.linalg.inv(target.to_srgb) @ source.to_srgb)
     root = cv2.sqrt(np.clip(linear, 0, 1, out=linear), linear)
     index = np.rint(np.multiply(root, 65535, out=root), out=root).astype(np.intp)
-    levels = _look_up(target.from_linear, index)
-    return np.multiply(levels, np.iinfo(pixels.dtype).max, out=levels)
+    return _look_up(target.from_linear, index)
 
 
 def _look_up(table: np.ndarray, index: np.ndarray) -> np.ndarray:
     return table.take(index if table.shape[1] == 1 else index * 3 + np.arange(3))
 
 
-def _by_strips(make_strip: Callable[[slice], np.ndarray], like: np.ndarray) -> np.ndarray:
-    """Fill an array like another by strips, on OpenCV's threads: bounded memory, warm caches."""
-    result = np.empty_like(like)
+def _by_strips(
+    make_strip: Callable[[slice], np.ndarray], like: np.ndarray, dtype: npt.DTypeLike
+) -> np.ndarray:
+    """Fill an array by strips in [0, 1], on OpenCV's threads: bounded memory, warm caches.
+
+    Args:
+        make_strip: given some rows, their values.
+        like: an array of the result's shape.
+        dtype: of the result, integer levels over its full range.
+    """
+    result = np.empty(like.shape, dtype)
+    white = np.iinfo(dtype).max
 
     def fill(start: int) -> None:
         rows = slice(start, start + STRIP_ROWS)
-        result[rows] = np.clip(np.rint(make_strip(rows)), 0, np.iinfo(like.dtype).max)
+        result[rows] = np.rint(np.clip(make_strip(rows), 0, 1) * white)
 
     with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
         list(pool.map(fill, range(0, len(like), STRIP_ROWS)))

@@ -54,9 +54,12 @@ def _samples_to_write(photo: Photo, corrected: np.ndarray, name: str) -> np.ndar
         samples = correct_native(photo.native, photo.pixels, samples, space)
     if photo.is_grey:
         samples = samples[..., :1]
-    if photo.alpha is not None and (name == "TIFF" or not photo.is_mask):
-        samples = np.dstack([samples, photo.alpha])
-    return samples if name in ("PNG", "TIFF") else to_8_bit(samples)
+    if name not in ("PNG", "TIFF"):
+        samples = to_8_bit(samples)
+    if photo.alpha is None or (photo.is_mask and name != "TIFF"):
+        return samples
+    alpha = photo.alpha if name in ("PNG", "TIFF") else to_8_bit(photo.alpha)
+    return np.dstack([samples, alpha])
 
 
 def _encode_jpeg(photo: Photo, samples: np.ndarray, quality: int | None) -> bytes:

@@ -25,8 +25,9 @@ def load_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
     Pixels come out upright, in three channels, in sRGB:
 
-    - An RGB or grey profile of curves (and a matrix) other than sRGB is converted in float, and
-      `save_photo` converts back. Profiles made of tables stay as they are, pixels and profile.
+    - An RGB or grey profile of curves (and a matrix) other than sRGB is converted to 16 bits, and
+      `save_photo` converts back, to the file's depth. Profiles made of tables stay as they are,
+      pixels and profile.
     - CMYK is converted to sRGB for good.
     - A palette becomes RGB, 1 bit becomes 8, HEIC, AVIF and CMYK deeper than 8 bits become 8, and
       RAW is developed to 16 bits with the camera's white balance and no brightening.

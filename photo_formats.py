@@ -34,11 +34,12 @@ class Photo:
     """
 
     pixels: np.ndarray  # (H, W, 3), uint8 or uint16 over their full range, upright sRGB
-    alpha: np.ndarray | None = None  # (H, W), same dtype, 0 is transparent
+    alpha: np.ndarray | None = None  # (H, W), of the file's depth, 0 is transparent
     is_mask: bool = False  # alpha is a TIFF's fourth channel of unspecified meaning
     format: str = "PNG"  # of the file's content: a key of SUFFIXES
     is_grey: bool = False
-    native: np.ndarray | None = None  # pixels in the profile's own encoding, where not sRGB
+    # where the profile is not sRGB, pixels in its encoding and the file's depth; `pixels` is uint16
+    native: np.ndarray | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None  # a TIFF block without the "Exif" prefix, orientation 1
     xmp: bytes | None = None

@@ -13,6 +13,7 @@ from photo_files import (
     as_rgb,
     assert_close,
     assert_exif_is_kept,
+    by_lcms,
     encode,
     exif_chunk,
     icc_chunk,
@@ -48,10 +49,13 @@ def test_every_photo_can_be_written_in_every_format(output_format, tmp_path):
 
 
 def test_a_format_without_profiles_holds_srgb(tmp_path):
-    (tmp_path / "in.png").write_bytes(encode(SCENE, "PNG", icc_profile=P3))
+    clear = np.dstack([SCENE, ALPHA])
+    (tmp_path / "in.png").write_bytes(encode(clear, "PNG", icc_profile=P3))
     photo = load_photo(tmp_path / "in.png")
     save_photo(photo, photo.pixels, tmp_path / "out.bmp")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.bmp")), photo.pixels)
+    written = np.asarray(Image.open(tmp_path / "out.bmp"))
+    assert_close(written[..., :3], by_lcms(Image.fromarray(SCENE), P3), 1)
+    assert np.array_equal(written[..., 3], ALPHA)
 
 
 def test_a_grey_photo_stays_grey_when_the_correction_is_tinted(tmp_path):
