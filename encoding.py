@@ -16,6 +16,8 @@ from colour import colour_space, correct_native, to_8_bit
 from metadata import XMP_TEXT, jpeg_segment, keep_descriptive, png_chunk
 from photo_formats import Photo, register_heif
 
+JPEG_SIDE = 65500  # px, of libjpeg
+
 
 def encode(photo: Photo, corrected: np.ndarray, name: str, quality: int | None = None) -> bytes:
     """Encode corrected pixels; `photo.save_photo` says with what else of the photo.
@@ -63,6 +65,8 @@ def _samples_to_write(photo: Photo, corrected: np.ndarray, name: str) -> np.ndar
 
 
 def _encode_jpeg(photo: Photo, samples: np.ndarray, quality: int | None) -> bytes:
+    if max(samples.shape[:2]) > JPEG_SIDE:
+        raise ValueError(f"JPEG holds at most {JPEG_SIDE} px a side")
     if samples.shape[2] in (2, 4):
         cover = samples[..., -1:] / np.float32(255)
         flat = 255 + (samples[..., :-1] - np.float32(255)) * cover
@@ -74,7 +78,10 @@ def _encode_jpeg(photo: Photo, samples: np.ndarray, quality: int | None) -> byte
         cv2.IMWRITE_JPEG_PROGRESSIVE: int(photo.is_progressive),
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR: photo.jpeg_sampling,
     }
-    _, encoded = cv2.imencode(".jpg", samples, [n for pair in options.items() for n in pair])
+    flags = [number for option in options.items() for number in option]
+    is_encoded, encoded = cv2.imencode(".jpg", samples, flags)
+    if not is_encoded:
+        raise ValueError("OpenCV cannot encode it")
     density = (1, *map(round, photo.dpi)) if photo.dpi else (0, 1, 1)
     jfif = struct.pack(">5s2sBHH2s", b"JFIF", b"\1\1", *density, b"")
     parts = [b"\xff\xd8", jpeg_segment(0xE0, jfif)]

@@ -108,6 +108,12 @@ def test_what_a_format_cannot_hold_is_refused_with_the_reason(tmp_path):
     reason = r"cannot be written as WEBP: .*; choose another output_format"
     with pytest.raises(PhotoError, match=reason):
         save_photo(Photo(wide), wide, tmp_path / "wide.webp")
+    wide = np.zeros((1, 65501, 3), np.uint8)
+    reason = r"cannot be written as JPEG: .* at most 65500 px a side; "
+    with pytest.raises(PhotoError, match=reason):
+        save_photo(Photo(wide), wide, tmp_path / "wide.jpg")
+    save_photo(Photo(wide[:, 1:]), wide[:, 1:], tmp_path / "wide.jpg")
+    (tmp_path / "wide.jpg").unlink()
     with pytest.raises(PhotoError, match="bytes of metadata exceed the 65533 of a JPEG segment"):
         save_photo(Photo(SCENE, exif=bytes(70000)), SCENE, tmp_path / "long.jpg")
     (tmp_path / "file").touch()
