@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from colour import colour_space, correct_native, to_8_bit
-from metadata import XMP_TEXT, jpeg_segment, keep_descriptive, png_chunk
+from metadata import SEGMENT_BYTES, XMP_TEXT, jpeg_segment, keep_descriptive, png_chunk
 from photo_formats import Photo, register_heif
 
 JPEG_SIDE = 65500  # px, of libjpeg
@@ -85,10 +85,10 @@ def _encode_jpeg(photo: Photo, samples: np.ndarray, quality: int | None) -> byte
     density = (1, *map(round, photo.dpi)) if photo.dpi else (0, 1, 1)
     jfif = struct.pack(">5s2sBHH2s", b"JFIF", b"\1\1", *density, b"")
     parts = [b"\xff\xd8", jpeg_segment(0xE0, jfif)]
-    if photo.exif:
-        parts.append(jpeg_segment(0xE1, b"Exif\0\0" + photo.exif))
-    if photo.xmp:
-        parts.append(jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + photo.xmp))
+    exif = photo.exif and b"Exif\0\0" + photo.exif
+    xmp = photo.xmp and b"http://ns.adobe.com/xap/1.0/\0" + photo.xmp
+    notes = (note for note in (exif, xmp) if note and len(note) <= SEGMENT_BYTES)
+    parts += [jpeg_segment(0xE1, note) for note in notes]
     profile = photo.icc_profile or b""
     pieces = [profile[start : start + 65519] for start in range(0, len(profile), 65519)]
     for number, piece in enumerate(pieces, 1):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+SEGMENT_BYTES = 65533  # in a segment of a JPEG
 PHOTOSHOP = b"Photoshop 3.0\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword, uncompressed, no language
 PNG_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"tIME")
@@ -79,13 +80,7 @@ def keep_descriptive(tags: Image.Exif) -> None:
 
 
 def jpeg_segment(marker: int, payload: bytes) -> bytes:
-    """Pack a segment of a JPEG.
-
-    Raises:
-        ValueError: the payload is longer than a segment can be.
-    """
-    if len(payload) > 65533:
-        raise ValueError(f"{len(payload)} bytes of metadata exceed the 65533 of a JPEG segment")
+    """Pack a segment of a JPEG; it holds at most SEGMENT_BYTES."""
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 
