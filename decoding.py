@@ -17,6 +17,11 @@ from colour import cmyk_to_srgb, colour_space, native_to_srgb
 from metadata import jpeg_extra, png_extra, png_info, tiff_exif, upright_exif
 from photo_formats import Photo, PhotoError, register_heif
 
+ODD_PIXELS = (
+    "floats, signed numbers, 16-bit Lab and 16-bit grey with alpha are not supported; "
+    "save it as RGB of 8 or 16 bits"
+)
+
 
 def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None) -> Photo:
     """Decode a photo; `photo.load_photo` says what comes of it.
@@ -105,7 +110,9 @@ def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = _read_header(name, data)
     except (SyntaxError, LookupError, TypeError, struct.error) as error:
-        raise PhotoError(f"damaged or unsupported {name} header") from error
+        is_sound = "unknown pixel mode" in str(error)
+        reason = ODD_PIXELS if is_sound else f"damaged or unsupported {name} header"
+        raise PhotoError(reason) from error
     _check_size(*image.size, max_pixels)
     # Counting moves from page to page, so it takes a reader of its own.
     pages = _read_header(name, data) if name == "TIFF" else None
@@ -196,12 +203,17 @@ def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray
     if name == "TIFF" and image.tag_v2.get(284) == 2:  # both libraries would scramble them
         raise PhotoError("separate colour planes; save it with interleaved channels")
     samples = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    if samples is not None and samples.dtype == np.int16:
+        raise PhotoError(ODD_PIXELS)
     if samples is None or samples.dtype != (np.uint16 if is_deep else np.uint8):
         raise PhotoError(f"damaged or unsupported {name} of {16 if is_deep else 8} bits")
     if name == "TIFF" and image.tag_v2.get(262) == 0:  # white is zero
         return 65535 - samples
     if name == "PNG" and data[25] == 4:  # grey with alpha, which OpenCV repeats thrice
         return samples[..., [0, 3]]
+    clear = image.info.get("transparency")
+    if samples.ndim == 2 and clear is not None:  # of a PNG, which OpenCV ignores
+        return np.dstack([samples, np.where(samples == clear, 0, 65535).astype(np.uint16)])
     order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     samples = samples if samples.ndim == 2 else cv2.cvtColor(samples, order[samples.shape[2]])
     if extra == (1,):  # colours are multiplied by alpha

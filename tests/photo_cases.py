@@ -162,6 +162,10 @@ def png_cases() -> list[Case]:
     keyed_palette = encode(palette, "PNG", transparency=3)
     keyed = encode(SCENE, "PNG", transparency=tuple(map(int, SCENE[0, 0])))
     grey_alpha_16 = make_png_16(grey_alpha_16)
+    keyed_16 = make_png_16(SCENE_16, png_chunk(b"tRNS", SCENE_16[0, 0].astype(">u2").tobytes()))
+    but_key_16 = np.where((SCENE_16[0, 0] == SCENE_16).all(axis=-1), 0, 65535)
+    keyed_grey = make_png_16(GREY_16, png_chunk(b"tRNS", GREY_16[0, :1].astype(">u2").tobytes()))
+    keyed_grey_alpha = {"alpha": np.where(GREY_16[0, 0] == GREY_16, 0, 65535)}
     late = exif_chunk(6), png_chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + XMP)
     late_8 = put_behind_pixels(encode(turned_away(SCENE, 6), "PNG"), *late)
     late_16 = put_behind_pixels(make_png_16(turned_away(SCENE_16, 6)), *late)
@@ -181,6 +185,8 @@ def png_cases() -> list[Case]:
         case("16 bit grey", make_png_16(GREY_16), as_rgb(GREY_16), "I;16"),
         case("16 bit with alpha", make_png_16(rgba_16), SCENE_16, "RGBA", alpha=ALPHA_16),
         case("16 bit grey with alpha", grey_alpha_16, as_rgb(GREY_16), "RGBA", alpha=ALPHA_16),
+        case("16 bit with a transparent colour", keyed_16, SCENE_16, "RGBA", alpha=but_key_16),
+        case("16 bit with a clear grey", keyed_grey, as_rgb(GREY_16), "RGBA", **keyed_grey_alpha),
         case("with an srgb profile", with_srgb, SCENE, "RGB", icc=SRGB),
         case("with an adobe rgb profile", with_adobe, adobe_seen, "RGB", **in_adobe),
         case("with p3 colours beyond srgb", with_p3, wide_seen, "RGB", **in_p3),

@@ -6,7 +6,9 @@ import types
 import numpy as np
 import pytest
 from photo_files import (
+    ALPHA_16,
     GREY,
+    GREY_16,
     HEIGHT,
     SCENE,
     SCENE_16,
@@ -39,6 +41,14 @@ BOMB = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", HUGE) + PNG[33:]
 MANY = make_tiff(np.dstack([SCENE, SCENE[..., :2]]), extrasamples=["unassalpha", "unspecified"])
 PLANES = make_tiff(np.moveaxis(SCENE_16, 2, 0).copy(), planarconfig="separate")
 FLOATS = make_tiff(GREY / np.float32(255))
+SIGNED = make_tiff(GREY.astype(np.int16))
+LAB = make_tiff(SCENE_16, photometric="cielab")
+CLEAR_GREY = make_tiff(
+    np.dstack([GREY_16, ALPHA_16]),
+    photometric="minisblack",
+    planarconfig="contig",
+    extrasamples=["unassalpha"],
+)
 HEIC_HEAD = b"\0\0\0\x18ftypheic" + bytes(100)
 HOSTILE = [
     ("empty.jpg", b"", "is empty"),
@@ -58,6 +68,10 @@ HOSTILE = [
     ("animated.png", animated("PNG"), "holds 2 pictures"),
     ("pages.tif", animated("TIFF"), "holds 2 pictures"),
     ("float.tif", FLOATS, "colour mode F is not supported; save it as RGB"),
+    ("float colours.tif", make_tiff(SCENE / np.float32(255)), "floats, signed .* save it as RGB"),
+    ("signed.tif", SIGNED, "floats, signed .* are not supported; save it as RGB of 8 or 16 bits"),
+    ("lab.tif", LAB, "floats, signed numbers, 16-bit Lab"),
+    ("clear grey.tif", CLEAR_GREY, "16-bit grey with alpha are not supported"),
     ("five channels.tif", MANY, "holds channels beyond colour and alpha; flatten it"),
     ("planes.tif", PLANES, "separate colour planes; save it with"),
     ("photo.heic", HEIC_HEAD, "HEIC needs pillow-heif; pip install pillow-heif"),
