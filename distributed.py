@@ -152,9 +152,9 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 def wait_for_others() -> None:
     """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        dist.init_process_group("gloo", timeout=timedelta(days=7))
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
         dist.barrier()
-        dist.destroy_process_group()
 
 
 def _spawned(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> None:

@@ -291,6 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if work.others:
         print(f"left out, as no photos by their suffix: {count_kinds(work.others)}")
+    wait_for_others()  # who lists the folders late must not find the first results there
     start = time.perf_counter()
     try:
         failures = correct_files(work.outputs, model, config)

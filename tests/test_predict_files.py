@@ -198,6 +198,18 @@ def test_processes_of_torchrun_share_the_folder(run_predict, tmp_path, write_pho
     assert files_in(tmp_path / "out") == ["photo_0.png", "photo_1.png", "photo_2.png"]
 
 
+def test_no_process_writes_before_all_have_listed_the_folder(
+    run_predict, tmp_path, write_photos, monkeypatch
+):
+    write_photos(tmp_path / "photos", 1)
+    written = []
+    monkeypatch.setattr(
+        predict, "wait_for_others", lambda: written.append(files_in(tmp_path / "out"))
+    )
+    assert run_predict() == 0
+    assert written == [[], ["photo_0.png"]]
+
+
 def test_ctrl_c_is_exit_code_130_and_one_line(
     run_predict, tmp_path, write_photos, monkeypatch, capsys
 ):
