@@ -168,13 +168,13 @@ def correct_file(
         fuse=config.fuse,
         stretch=config.stretch,
     )
-    save_photo(photo, corrected, output, config.output_format, config.quality)
-    if config.compare:
+    if config.compare:  # before the result, which tells skip_existing that all is done
         before, after = (
             fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
             for pixels in (photo.pixels, corrected)
         )
         save_comparison(comparison_path(output), before, after)
+    save_photo(photo, corrected, output, config.output_format, config.quality)
 
 
 def correct_files(

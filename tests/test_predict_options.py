@@ -6,6 +6,7 @@ from pictures import files_in, read, save
 from PIL import Image
 
 import adjust
+import predict
 
 
 def test_level_scales_scale_the_levels_of_the_photo(run_predict, tmp_path, dark):
@@ -93,6 +94,22 @@ def test_compare_writes_a_picture_beside_each_result(run_predict, tmp_path, make
         with Image.open(tmp_path / "out" / name) as picture:
             picture.load()
             assert picture.format == "PNG" and picture.width > picture.height > 100
+
+
+def test_a_photo_whose_comparison_failed_is_not_there_for_skip_existing(
+    run_predict, tmp_path, write_photos, monkeypatch
+):
+    write_photos(tmp_path / "photos", 1)
+
+    def fail(*_):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "save_comparison", fail)
+        assert run_predict(compare=True, skip_existing=True) == 1
+    assert files_in(tmp_path / "out") == []
+    assert run_predict(compare=True, skip_existing=True) == 0
+    assert files_in(tmp_path / "out") == ["photo_0.png", "photo_0.png.compare.png"]
 
 
 @pytest.mark.parametrize(
