@@ -154,7 +154,7 @@ def visible_files(
     def is_new(path: str) -> bool:
         real = os.path.realpath(path)
         # What a link shows of the folder itself is listed under its own name.
-        is_inside = os.path.commonpath([root, real]) == root
+        is_inside = Path(real).is_relative_to(root)
         if real in seen or (os.path.islink(path) and is_inside):
             return False
         seen.add(real)

@@ -43,8 +43,10 @@ def upright_exif(exif: bytes) -> tuple[bytes, int]:
         struct.pack_into(f"{order}I", block, end, 0)
     if 0x0112 not in main:
         return bytes(block), 1
-    (orientation,) = struct.unpack_from(f"{order}H", block, main[0x0112] + 8)
-    struct.pack_into(f"{order}H", block, main[0x0112] + 8, 1)
+    (kind,) = struct.unpack_from(f"{order}H", block, main[0x0112] + 2)
+    number = order + {1: "B", 4: "I"}.get(kind, "H")  # a SHORT, but some write BYTE or LONG
+    (orientation,) = struct.unpack_from(number, block, main[0x0112] + 8)
+    struct.pack_into(number, block, main[0x0112] + 8, 1)
     if 5 <= orientation <= 8 and 0x8769 in main:  # width and height in px change places
         camera, _ = entries(*struct.unpack_from(f"{order}I", block, main[0x8769] + 8))
         if 0xA002 in camera and 0xA003 in camera:

@@ -1,9 +1,23 @@
 import struct
 
+import pytest
 from photo_files import HEIGHT, MAKER_NOTE, SCENE, WIDTH, make_exif, make_jpeg, turned_away
 from PIL import Image
 
+from metadata import upright_exif
 from photo import load_photo
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "number"), [(1, "B3x"), (3, "H2x"), (4, "I")])
+def test_the_orientation_is_read_and_reset_as_a_number_of_any_size(order, kind, number):
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+
+    def block(orientation: int) -> bytes:
+        entry = struct.pack(f"{order}IHHHI{number}I", 8, 1, 0x0112, kind, 1, orientation, 0)
+        return start + entry
+
+    assert upright_exif(block(6)) == (block(1), 6)
 
 
 def test_exif_stays_where_it_is_but_for_orientation_thumbnail_and_size(tmp_path):
