@@ -1,8 +1,8 @@
 """Which photos the network sees in an epoch, how large, and in what batches."""
 
 import contextlib
+import multiprocessing
 import signal
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,16 +56,20 @@ def start_worker(_: int) -> None:
 
 @contextlib.contextmanager
 def ending_workers() -> Iterator[None]:
-    """End the loaders of a block that fails.
+    """End the workers with a block, which may hold loaders, or fail.
 
-    Its error would keep them until the program's exit, which waits for the workers to die of a
-    SIGTERM that they ignore.
+    They ignore the SIGTERM by which the program's exit would end them, and it would wait.
     """
     try:
         yield
-    except BaseException as error:
-        traceback.clear_frames(error.__traceback__)
-        raise
+    finally:
+        if hasattr(signal, "SIGCHLD"):  # PyTorch would take their end for a fault
+            handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
 def check_shares(config: TrainConfig) -> None:
