@@ -248,7 +248,7 @@ class PredictConfig(Config):
     quality: int | None = optional(or_null(whole(1, 100)), None)
     # a larger file is taken for a decompression bomb
     max_megapixels: float = optional(number(0, above=True), 300)
-    # leave out photos whose result is there
+    # leave out photos whose result is there, with compare also the comparison
     skip_existing: bool = optional(boolean(), False)
 
     RELATIONS: ClassVar[tuple[Relation, ...]] = (

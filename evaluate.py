@@ -33,14 +33,10 @@ def make_network_corrector(weights: Path) -> Corrector:
     Raises:
         OSError, ValueError: the weights can't be read.
     """
-    import torch  # scoring finished pictures does without
+    from correction import choose_device, correct, load_model  # scoring pictures does without
 
-    import predict
-
-    model = predict.load_model(
-        weights, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    return lambda pair, photo: predict.correct(photo, model, image_size=(LONG_SIDE, LONG_SIDE))
+    model = load_model(weights, choose_device())
+    return lambda pair, photo: correct(photo, model, image_size=(LONG_SIDE, LONG_SIDE))
 
 
 def describe_protocol(source: str, corrected: str) -> dict[str, str]:

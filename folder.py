@@ -23,7 +23,11 @@ class Work(NamedTuple):
 
 
 def find_inputs(
-    source: Path, output_dir: Path, output_format: str | None = None, skip_existing: bool = False
+    source: Path,
+    output_dir: Path,
+    output_format: str | None = None,
+    skip_existing: bool = False,
+    compare: bool = False,
 ) -> Work:
     """Map a photo, or the photos of a folder, to their results.
 
@@ -34,6 +38,7 @@ def find_inputs(
         output_dir: where results go, with the structure and names of the folder.
         output_format: of the results, as for `photo.save_photo`.
         skip_existing: leave out photos whose result is there.
+        compare: a result has a comparison beside it, and is not there without it.
 
     Raises:
         ConfigError: there is no photo, a result would replace one, or output_dir is a file.
@@ -64,8 +69,12 @@ def find_inputs(
             )
     rank, rank_count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     share = dict(list(outputs.items())[rank::rank_count])
+
+    def is_there(output: Path) -> bool:
+        return output.exists() and (not compare or comparison_path(output).exists())
+
     left = {
-        path: output for path, output in share.items() if not (skip_existing and output.exists())
+        path: output for path, output in share.items() if not (skip_existing and is_there(output))
     }
     others = [] if rank else sorted(set(files) - set(paths))
     return Work(left, failures, len(share) - len(left), others)

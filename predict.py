@@ -9,233 +9,82 @@ From Python:
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-import adjust
-from checkpoint import CheckpointError, load_weights
-from compare import save_comparison, show_window
 from config import ConfigError, PredictConfig, load_config
-from distributed import wait_for_others
-from folder import comparison_path, count_kinds, find_inputs
-from model import ExposureCorrectionNet
-from photo import load_photo, save_photo
-from photo_formats import PhotoError
-from upsample import WHITE, upsample_correction
+from folder import Work, count_kinds, find_inputs
 
-# A thread corrects a whole photo; more of them would need much memory and gain little.
-MAX_THREADS = 4
+if TYPE_CHECKING:
+    from model import ExposureCorrectionNet
+
 HERE = Path(__file__).parent
-COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
+
+# What imports torch is imported where it is used: a mistake in the config shows before the
+# seconds that takes.
 
 
-# ------------------------------------------------------------------------------- one photo
+def __getattr__(name: str) -> Any:
+    """`load_model` and `correct`, for use from Python."""
+    if name in ("load_model", "correct"):
+        import correction
+
+        return getattr(correction, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> ExposureCorrectionNet:
-    """Load weights that train.py saved, ready for `correct`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file is something else; code inside it is not run.
-    """
-    return load_weights(path).to(device).eval()
-
-
-def correct(
-    photo: np.ndarray,
-    model: ExposureCorrectionNet,
-    image_size: tuple[int, int] = (512, 512),
-    *,
-    use_orig_size: bool = False,
-    level_scales: Sequence[float] | None = None,
-    restraint: float = 0.08,
-    strength: float = 1.0,
-    fuse: bool = False,
-    stretch: bool = False,
-) -> np.ndarray:
-    """Correct the exposure of one photo.
-
-    The network sees the photo fitted into `image_size`; what it changes is then carried to full
-    size by local gains and offsets, which keep every pixel's detail.
-
-    Args:
-        photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
-        model: from `load_model`.
-        image_size: (height, width) in px of that box, turned to the photo's orientation. A
-            photo is never enlarged.
-        use_orig_size: the network sees the photo at its own size, which takes much longer.
-        level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
-        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
-            where level_scales are given.
-        strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
-        fuse: exposure fusion of photo and correction.
-        stretch: contrast stretch of the correction.
-
-    Returns:
-        The corrected photo, of the shape and type of `photo`.
-
-    Raises:
-        ValueError: photo has another shape, type or range, or the network fails on it.
-    """
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype not in WHITE or not photo.size:
-        types = ", ".join(str(dtype) for dtype in WHITE)
-        raise ValueError(f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {types}")
-    if photo.dtype == np.float32 and not (photo.min() >= 0 and photo.max() <= 1):  # nor NaN
-        raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
-    abnormal = photo if use_orig_size else fit_into(photo, image_size)
-    abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
-    corrected = run_network(abnormal, model, level_scales)
-    if level_scales is None:
-        corrected = adjust.restrain(abnormal, corrected, restraint)
-    if strength != 1:
-        corrected = adjust.blend(abnormal, corrected, strength)
-    if fuse:
-        corrected = adjust.fuse(abnormal, corrected)
-    if stretch:
-        corrected = adjust.stretch_contrast(corrected)
-    return upsample_correction(photo, abnormal, corrected)
-
-
-def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Scale a photo down to fit a box (height, width) in px, turned to its orientation."""
-    height, width = photo.shape[:2]
-    short_box, long_box = sorted(image_size)
-    box_height, box_width = (short_box, long_box) if width >= height else (long_box, short_box)
-    scale = min(1.0, box_height / height, box_width / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if scale == 1:
-        return photo
-    while scale <= 1 / 8 and photo.shape[0] % 2 == photo.shape[1] % 2 == 0:
-        # Means of 2 x 2 px have a kernel of their own, several times faster than other scales.
-        half = photo.shape[1] // 2, photo.shape[0] // 2
-        photo, scale = cv2.resize(photo, half, interpolation=cv2.INTER_AREA), 2 * scale
-    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-
-
-@torch.inference_mode()
-def run_network(
-    abnormal: np.ndarray,
-    model: ExposureCorrectionNet,
-    level_scales: Sequence[float] | None = None,
-) -> np.ndarray:
-    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped.
-
-    Raises:
-        ValueError: what comes out is not finite.
-    """
-    device = next(model.parameters()).device
-    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None]
-    corrected: Tensor = model(batch.contiguous(), level_scales)[-1][0]
-    if not corrected.isfinite().all():
-        raise ValueError("the network gives values that are not finite; use other weights")
-    corrected = corrected.clamp(0, 1)
-    return np.ascontiguousarray(corrected.permute(1, 2, 0).cpu().numpy())
-
-
-# ----------------------------------------------------------------------------- many photos
-
-
-def correct_file(
-    path: Path, output: Path, model: ExposureCorrectionNet, config: PredictConfig
-) -> None:
-    """Correct one file into another.
-
-    Raises:
-        PhotoError: the file can't be read, or the result not written.
-    """
-    photo = load_photo(path, max_pixels=round(config.max_megapixels * 1e6))
-    corrected = correct(
-        photo.pixels,
-        model,
-        image_size=config.image_size,
-        use_orig_size=config.use_orig_size,
-        level_scales=config.level_scales,
-        restraint=config.restraint,
-        strength=config.strength,
-        fuse=config.fuse,
-        stretch=config.stretch,
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
+    parser.add_argument("--output", help="folder for the results (default: result_output_dir)")
+    parser.add_argument(
+        "--conf",
+        type=Path,
+        default=HERE / "predict_conf.json",
+        help="config file (default: the one beside this script)",
     )
-    if config.compare:  # before the result, which tells skip_existing that all is done
-        before, after = (
-            fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
-            for pixels in (photo.pixels, corrected)
-        )
-        save_comparison(comparison_path(output), before, after)
-    save_photo(photo, corrected, output, config.output_format, config.quality)
+    return parser.parse_args(arguments)
 
 
-def correct_files(
-    outputs: dict[Path, Path], model: ExposureCorrectionNet, config: PredictConfig
-) -> list[str]:
-    """Correct many files, several at a time; returns a line for each failure."""
-    # Several photos at a time, each on its own cores, leave no core idle while files are read.
-    core_count = torch.get_num_threads()
-    # A network pass at full size wants all of them, and all the memory.
-    most = 1 if config.use_orig_size else MAX_THREADS
-    thread_count = max(1, min(len(outputs), core_count, most))
-    cores_per_thread = core_count // thread_count
-    cv2.setNumThreads(cores_per_thread)
+def plan(options: argparse.Namespace) -> tuple[PredictConfig, Work]:
+    """Read the config, and find what there is to correct.
 
-    def start_thread() -> None:
-        torch.set_num_threads(cores_per_thread)
-        torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
-
-    failures = []
-    is_shown, max_pixels = config.show_result, round(config.max_megapixels * 1e6)
-    pool = ThreadPoolExecutor(thread_count, initializer=start_thread)
-    try:
-        jobs = {
-            pool.submit(correct_file, path, output, model, config): (path, output)
-            for path, output in outputs.items()
-        }
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(jobs) < 2):
-            path, output = jobs[job]
-            try:
-                job.result()
-                if is_shown:
-                    is_shown = show_window(path, output, max_pixels)
-            except PhotoError as error:
-                failures.append(str(error))
-            except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
-                failures.append(f"{path}: {error or type(error).__name__}")
-    except KeyboardInterrupt:
-        for failure in failures:
-            print(failure, file=sys.stderr)
-        raise
-    finally:  # also on Ctrl-C: photos under way are finished, none is begun
-        pool.shutdown(cancel_futures=True)
-    return failures
+    Raises:
+        ConfigError, OSError: a mistake in the config, the path or the folder for the results.
+    """
+    config = load_config(options.conf, PredictConfig)
+    given = {"img_pth": options.path, "result_output_dir": options.output}
+    config = replace(config, **{key: value for key, value in given.items() if value})
+    work = find_inputs(
+        Path(config.img_pth),
+        Path(config.result_output_dir),
+        config.output_format,
+        config.skip_existing,
+        config.compare,
+    )
+    return config, work
 
 
-# ----------------------------------------------------------------------------- the command
-
-
-def check_architecture(model: ExposureCorrectionNet, config: PredictConfig) -> None:
+def check_architecture(architecture: dict[str, Any], config: PredictConfig) -> None:
     """Raise ConfigError where the config says something else than the weights."""
-    stored = model.architecture
+    level_count = len(architecture["layer_counts"])
     said = {
-        "laplacian_level_count": (config.laplacian_level_count, model.level_count),
-        "layer_count_of_every_unet": (config.layer_count_of_every_unet, stored["layer_counts"]),
+        "laplacian_level_count": (config.laplacian_level_count, level_count),
+        "layer_count_of_every_unet": (
+            config.layer_count_of_every_unet,
+            architecture["layer_counts"],
+        ),
         "first_layer_out_channels_of_every_unet": (
             config.first_layer_out_channels_of_every_unet,
-            stored["first_channels"],
+            architecture["first_channels"],
         ),
     }
     if config.level_scales is not None:
-        said["items in level_scales"] = (len(config.level_scales), model.level_count)
+        said["items in level_scales"] = (len(config.level_scales), level_count)
     lines = []
     for key, (ours, theirs) in said.items():
         ours = list(ours) if isinstance(ours, tuple) else ours
@@ -253,51 +102,39 @@ def find_weights(path: str, conf: Path) -> Path:
     return Path(path) if Path(path).exists() else conf.parent / path
 
 
-def choose_device() -> torch.device:
-    """The GPU where there is one; under torchrun, each process has its own."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+def load_network(config: PredictConfig, conf: Path) -> "ExposureCorrectionNet":
+    """Load the weights.
 
+    Raises:
+        ConfigError, OSError: they can't be read, or the config says something else of them.
+    """
+    from checkpoint import CheckpointError
+    from correction import choose_device, load_model
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", nargs="?", help="photo or folder (default: the config's img_pth)")
-    parser.add_argument("--output", help="folder for the results (default: result_output_dir)")
-    parser.add_argument(
-        "--conf",
-        type=Path,
-        default=HERE / "predict_conf.json",
-        help="config file (default: the one beside this script)",
-    )
-    options = parser.parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
-            stream.reconfigure(errors="backslashreplace")
     try:
-        config = load_config(options.conf, PredictConfig)
-        given = {"img_pth": options.path, "result_output_dir": options.output}
-        config = replace(config, **{key: value for key, value in given.items() if value})
-        work = find_inputs(
-            Path(config.img_pth),
-            Path(config.result_output_dir),
-            config.output_format,
-            config.skip_existing,
-        )
-        model = load_model(find_weights(config.pretrained_model, options.conf), choose_device())
-        check_architecture(model, config)
-    except (ConfigError, CheckpointError, OSError, PhotoError) as error:
+        model = load_model(find_weights(config.pretrained_model, conf), choose_device())
+    except CheckpointError as error:
+        raise ConfigError([str(error)]) from error
+    check_architecture(model.architecture, config)
+    return model
+
+
+def run(options: argparse.Namespace) -> int:
+    """Correct what the command line and the config name; returns the exit code."""
+    try:
+        config, work = plan(options)
+        model = load_network(config, options.conf)
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    from correction import correct_files
+    from distributed import wait_for_others
+
     if work.others:
         print(f"left out, as no photos by their suffix: {count_kinds(work.others)}")
     wait_for_others()  # who lists the folders late must not find the first results there
     start = time.perf_counter()
-    try:
-        failures = correct_files(work.outputs, model, config)
-    except KeyboardInterrupt:
-        print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
+    failures = correct_files(work.outputs, model, config)
     seconds = (time.perf_counter() - start) / max(1, len(work.outputs))
     corrected_count = len(work.outputs) - len(failures)
     failures = work.failures + failures
@@ -310,6 +147,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     wait_for_others()
     return 1 if failures else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

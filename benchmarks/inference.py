@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from config import PredictConfig
+from correction import correct, correct_file, correct_files, load_model, run_network
 from photo import load_photo, save_photo
-from predict import correct, correct_file, correct_files, load_model, run_network
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights" / "exposure_correction.pth"

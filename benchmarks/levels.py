@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from correction import load_model
 from pairs import read_pairs
-from predict import load_model
 from pyramid import gaussian_pyramid, pad_to_multiple, pyramid_up
 from scores import load_picture
 

@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from colour import to_8_bit
+from correction import correct, load_model
 from pairs import read_pairs
 from photo import load_photo
-from predict import correct, load_model
 from scores import LONG_SIDE, load_picture
 from utils import psnr
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from correction import correct, fit_into, load_model
 from photo import load_photo
-from predict import correct, fit_into, load_model
 from pyramid import gaussian_pyramid, laplacian_pyramid, pad_to_multiple
 
 ROOT = Path(__file__).parent.parent

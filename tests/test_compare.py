@@ -8,7 +8,7 @@ from conftest import ROOT
 from pictures import files_in, save
 from PIL import Image
 
-import predict
+import correction
 from compare import save_comparison, show_window
 
 
@@ -56,7 +56,7 @@ def test_a_window_shows_every_photo_before_and_after(
 ):
     paths = write_photos(tmp_path / "photos", 2)
     shown = []
-    monkeypatch.setattr(predict, "show_window", lambda *files: shown.append(files) or True)
+    monkeypatch.setattr(correction, "show_window", lambda *files: shown.append(files) or True)
     assert run_predict(show_result=True, max_megapixels=7) == 0
     assert sorted(shown) == [(path, tmp_path / "out" / path.name, 7_000_000) for path in paths]
 
@@ -64,7 +64,7 @@ def test_a_window_shows_every_photo_before_and_after(
 def test_where_no_window_opens_no_other_is_tried(run_predict, tmp_path, write_photos, monkeypatch):
     write_photos(tmp_path / "photos", 3)
     calls = []
-    monkeypatch.setattr(predict, "show_window", lambda *files: bool(calls.append(files)))
+    monkeypatch.setattr(correction, "show_window", lambda *files: bool(calls.append(files)))
     assert run_predict(show_result=True) == 0
     assert len(calls) == 1 and len(files_in(tmp_path / "out")) == 3
 

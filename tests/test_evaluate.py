@@ -1,11 +1,10 @@
 import csv
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import correction
 import evaluate
 
 
@@ -50,8 +49,8 @@ def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, mo
         calls.append((photo.shape, model, image_size))
         return photo
 
-    fake = SimpleNamespace(load_model=lambda path, device: path.name, correct=correct)
-    monkeypatch.setitem(sys.modules, "predict", fake)
+    monkeypatch.setattr(correction, "load_model", lambda path, device: path.name)
+    monkeypatch.setattr(correction, "correct", correct)
     (tmp_path / "mine.pth").write_bytes(b"weights")
     weights = ["--weights", str(tmp_path / "mine.pth")]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
@@ -65,7 +64,7 @@ def test_weights_that_cannot_be_read_end_with_their_own_message(
     def load_model(path, device):
         raise ValueError(f"{path}: not weights")
 
-    monkeypatch.setitem(sys.modules, "predict", SimpleNamespace(load_model=load_model))
+    monkeypatch.setattr(correction, "load_model", load_model)
     weights = tmp_path / "mine.pth"
     weights.write_bytes(b"")
     assert evaluate.main(["--pairs", str(pairs_csv), "--weights", str(weights)]) == 2

@@ -7,7 +7,8 @@ import pytest
 from pictures import files_in, read, save
 from PIL import Image
 
-import predict
+import correction
+import distributed
 
 
 def test_an_untrained_network_returns_photos_unchanged(run_predict, tmp_path, make_photo):
@@ -204,7 +205,7 @@ def test_no_process_writes_before_all_have_listed_the_folder(
     write_photos(tmp_path / "photos", 1)
     written = []
     monkeypatch.setattr(
-        predict, "wait_for_others", lambda: written.append(files_in(tmp_path / "out"))
+        distributed, "wait_for_others", lambda: written.append(files_in(tmp_path / "out"))
     )
     assert run_predict() == 0
     assert written == [[], ["photo_0.png"]]
@@ -218,7 +219,7 @@ def test_ctrl_c_is_exit_code_130_and_one_line(
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "correct_files", stop)
+    monkeypatch.setattr(correction, "correct_files", stop)
     assert run_predict() == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "what is finished stays, skip_existing goes on" in line
@@ -235,7 +236,7 @@ def test_ctrl_c_begins_no_further_photo(run_predict, tmp_path, write_photos, mon
         time.sleep(0.03)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "correct_file", correct_file)
-    monkeypatch.setattr(predict, "as_completed", interrupted)
+    monkeypatch.setattr(correction, "correct_file", correct_file)
+    monkeypatch.setattr(correction, "as_completed", interrupted)
     assert run_predict() == 130
     assert 0 < len(begun) < len(paths)

@@ -6,7 +6,7 @@ from pictures import files_in, read, save
 from PIL import Image
 
 import adjust
-import predict
+import correction
 
 
 def test_level_scales_scale_the_levels_of_the_photo(run_predict, tmp_path, dark):
@@ -105,11 +105,22 @@ def test_a_photo_whose_comparison_failed_is_not_there_for_skip_existing(
         raise OSError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "save_comparison", fail)
+        patch.setattr(correction, "save_comparison", fail)
         assert run_predict(compare=True, skip_existing=True) == 1
     assert files_in(tmp_path / "out") == []
     assert run_predict(compare=True, skip_existing=True) == 0
     assert files_in(tmp_path / "out") == ["photo_0.png", "photo_0.png.compare.png"]
+
+
+def test_a_result_without_the_comparison_that_is_asked_for_is_made_again(
+    run_predict, tmp_path, write_photos, capsys
+):
+    write_photos(tmp_path / "photos", 2)
+    assert run_predict(skip_existing=True) == 0
+    (tmp_path / "out" / "photo_0.png.compare.png").touch()
+    assert run_predict(compare=True, skip_existing=True) == 0
+    assert "1 corrected, 0 failed, 1 there already" in capsys.readouterr().out
+    assert (tmp_path / "out" / "photo_1.png.compare.png").exists()
 
 
 @pytest.mark.parametrize(

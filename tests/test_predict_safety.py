@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file_and_what_fits_is_done(
 MEASURE = """
 import sys
 from pathlib import Path
-import predict
+import correction
 from config import PredictConfig, load_config
 
 def resident(key):
@@ -154,11 +154,11 @@ def resident(key):
     return int(line.split()[1]) * 1024
 
 config = load_config(sys.argv[1], PredictConfig)
-model = predict.load_model(config.pretrained_model)
+model = correction.load_model(config.pretrained_model)
 out = Path(config.result_output_dir)
-predict.correct_file(Path(sys.argv[2]), out / "small.jpg", model, config)
+correction.correct_file(Path(sys.argv[2]), out / "small.jpg", model, config)
 base = resident("VmRSS")
-predict.correct_file(Path(sys.argv[3]), out / "large.jpg", model, config)
+correction.correct_file(Path(sys.argv[3]), out / "large.jpg", model, config)
 print(resident("VmHWM") - base)
 """
 

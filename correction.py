@@ -1,0 +1,217 @@
+"""Correct the exposure of one photo, or of many files.
+
+model = load_model("weights/exposure_correction.pth")
+corrected = correct(photo, model)  # (H, W, 3) arrays, sRGB
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import adjust
+from checkpoint import load_weights
+from compare import save_comparison, show_window
+from config import PredictConfig
+from folder import comparison_path
+from model import ExposureCorrectionNet
+from photo import load_photo, save_photo
+from photo_formats import PhotoError
+from upsample import WHITE, upsample_correction
+
+# A thread corrects a whole photo; more of them would need much memory and gain little.
+MAX_THREADS = 4
+COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
+
+
+# ------------------------------------------------------------------------------- one photo
+
+
+def choose_device() -> torch.device:
+    """The GPU where there is one; under torchrun, each process has its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> ExposureCorrectionNet:
+    """Load weights that train.py saved, ready for `correct`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is something else; code inside it is not run.
+    """
+    return load_weights(path).to(device).eval()
+
+
+def correct(
+    photo: np.ndarray,
+    model: ExposureCorrectionNet,
+    image_size: tuple[int, int] = (512, 512),
+    *,
+    use_orig_size: bool = False,
+    level_scales: Sequence[float] | None = None,
+    restraint: float = 0.08,
+    strength: float = 1.0,
+    fuse: bool = False,
+    stretch: bool = False,
+) -> np.ndarray:
+    """Correct the exposure of one photo.
+
+    The network sees the photo fitted into `image_size`; what it changes is then carried to full
+    size by local gains and offsets, which keep every pixel's detail.
+
+    Args:
+        photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
+        model: from `load_model`.
+        image_size: (height, width) in px of that box, turned to the photo's orientation. A
+            photo is never enlarged.
+        use_orig_size: the network sees the photo at its own size, which takes much longer.
+        level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
+        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
+            where level_scales are given.
+        strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
+        fuse: exposure fusion of photo and correction.
+        stretch: contrast stretch of the correction.
+
+    Returns:
+        The corrected photo, of the shape and type of `photo`.
+
+    Raises:
+        ValueError: photo has another shape, type or range, or the network fails on it.
+    """
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype not in WHITE or not photo.size:
+        types = ", ".join(str(dtype) for dtype in WHITE)
+        raise ValueError(f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {types}")
+    if photo.dtype == np.float32 and not (photo.min() >= 0 and photo.max() <= 1):  # nor NaN
+        raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
+    abnormal = photo if use_orig_size else fit_into(photo, image_size)
+    abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
+    corrected = run_network(abnormal, model, level_scales)
+    if level_scales is None:
+        corrected = adjust.restrain(abnormal, corrected, restraint)
+    if strength != 1:
+        corrected = adjust.blend(abnormal, corrected, strength)
+    if fuse:
+        corrected = adjust.fuse(abnormal, corrected)
+    if stretch:
+        corrected = adjust.stretch_contrast(corrected)
+    return upsample_correction(photo, abnormal, corrected)
+
+
+def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Scale a photo down to fit a box (height, width) in px, turned to its orientation."""
+    height, width = photo.shape[:2]
+    short_box, long_box = sorted(image_size)
+    box_height, box_width = (short_box, long_box) if width >= height else (long_box, short_box)
+    scale = min(1.0, box_height / height, box_width / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale == 1:
+        return photo
+    while scale <= 1 / 8 and photo.shape[0] % 2 == photo.shape[1] % 2 == 0:
+        # Means of 2 x 2 px have a kernel of their own, several times faster than other scales.
+        half = photo.shape[1] // 2, photo.shape[0] // 2
+        photo, scale = cv2.resize(photo, half, interpolation=cv2.INTER_AREA), 2 * scale
+    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+
+
+@torch.inference_mode()
+def run_network(
+    abnormal: np.ndarray,
+    model: ExposureCorrectionNet,
+    level_scales: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped.
+
+    Raises:
+        ValueError: what comes out is not finite.
+    """
+    device = next(model.parameters()).device
+    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None]
+    corrected: Tensor = model(batch.contiguous(), level_scales)[-1][0]
+    if not corrected.isfinite().all():
+        raise ValueError("the network gives values that are not finite; use other weights")
+    corrected = corrected.clamp(0, 1)
+    return np.ascontiguousarray(corrected.permute(1, 2, 0).cpu().numpy())
+
+
+# ----------------------------------------------------------------------------- many photos
+
+
+def correct_file(
+    path: Path, output: Path, model: ExposureCorrectionNet, config: PredictConfig
+) -> None:
+    """Correct one file into another.
+
+    Raises:
+        PhotoError: the file can't be read, or the result not written.
+    """
+    photo = load_photo(path, max_pixels=round(config.max_megapixels * 1e6))
+    corrected = correct(
+        photo.pixels,
+        model,
+        image_size=config.image_size,
+        use_orig_size=config.use_orig_size,
+        level_scales=config.level_scales,
+        restraint=config.restraint,
+        strength=config.strength,
+        fuse=config.fuse,
+        stretch=config.stretch,
+    )
+    if config.compare:  # before the result, which tells skip_existing that all is done
+        before, after = (
+            fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
+            for pixels in (photo.pixels, corrected)
+        )
+        save_comparison(comparison_path(output), before, after)
+    save_photo(photo, corrected, output, config.output_format, config.quality)
+
+
+def correct_files(
+    outputs: dict[Path, Path], model: ExposureCorrectionNet, config: PredictConfig
+) -> list[str]:
+    """Correct many files, several at a time; returns a line for each failure."""
+    # Several photos at a time, each on its own cores, leave no core idle while files are read.
+    core_count = torch.get_num_threads()
+    # A network pass at full size wants all of them, and all the memory.
+    most = 1 if config.use_orig_size else MAX_THREADS
+    thread_count = max(1, min(len(outputs), core_count, most))
+    cores_per_thread = core_count // thread_count
+    cv2.setNumThreads(cores_per_thread)
+
+    def start_thread() -> None:
+        torch.set_num_threads(cores_per_thread)
+        torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
+
+    failures = []
+    is_shown, max_pixels = config.show_result, round(config.max_megapixels * 1e6)
+    pool = ThreadPoolExecutor(thread_count, initializer=start_thread)
+    try:
+        jobs = {
+            pool.submit(correct_file, path, output, model, config): (path, output)
+            for path, output in outputs.items()
+        }
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(jobs) < 2):
+            path, output = jobs[job]
+            try:
+                job.result()
+                if is_shown:
+                    is_shown = show_window(path, output, max_pixels)
+            except PhotoError as error:
+                failures.append(str(error))
+            except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
+                failures.append(f"{path}: {error or type(error).__name__}")
+    except KeyboardInterrupt:
+        for failure in failures:
+            print(failure, file=sys.stderr)
+        raise
+    finally:  # also on Ctrl-C: photos under way are finished, none is begun
+        pool.shutdown(cancel_futures=True)
+    return failures
