@@ -25,7 +25,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, onto the CPU, running no code that the file may hold.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, PermissionError: there is no such file, or it can't be read.
         CheckpointError: the file is damaged, of another kind or version, or holds code.
     """
     if Path(path).is_dir():
@@ -34,6 +34,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; name one that train.py saved")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise PermissionError(f"{path}: can't be read ({error.strerror})") from error
     except Exception as error:  # torch.load raises whatever damaged bytes lead to
         raise CheckpointError(
             f"{path}: damaged, not a PyTorch file, or with code inside, which is not run"

@@ -5,6 +5,7 @@ corrected = correct(photo, model)  # (H, W, 3) arrays, sRGB
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +23,7 @@ from compare import save_comparison, show_window
 from config import PredictConfig
 from folder import comparison_path
 from model import ExposureCorrectionNet
-from photo import load_photo, save_photo
+from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
 from upsample import WHITE, upsample_correction
 
@@ -170,7 +171,8 @@ def correct_file(
             fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
             for pixels in (photo.pixels, corrected)
         )
-        save_comparison(comparison_path(output), before, after)
+        with naming(output):
+            save_comparison(comparison_path(output), before, after)
     save_photo(photo, corrected, output, config.output_format, config.quality)
 
 
@@ -209,8 +211,10 @@ def correct_files(
             except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
                 failures.append(f"{path}: {error or type(error).__name__}")
     except KeyboardInterrupt:
-        for failure in failures:
-            print(failure, file=sys.stderr)
+        # Threads can't be stopped; a second one ends the process, and leaves temporary files.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        lines = [*failures, "stopping after the photos under way; Ctrl-C again to stop at once"]
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
         raise
     finally:  # also on Ctrl-C: photos under way are finished, none is begun
         pool.shutdown(cancel_futures=True)

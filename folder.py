@@ -67,17 +67,34 @@ def find_inputs(
             raise ConfigError(
                 [f"result_output_dir is {output_dir}: {output} would be replaced; name another"]
             )
-    rank, rank_count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, rank_count = 0, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        rank, rank_count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     share = dict(list(outputs.items())[rank::rank_count])
 
-    def is_there(output: Path) -> bool:
-        return output.exists() and (not compare or comparison_path(output).exists())
-
-    left = {
-        path: output for path, output in share.items() if not (skip_existing and is_there(output))
-    }
+    skipped = set()
+    if skip_existing:
+        there = {path for path, output in outputs.items() if is_there(output, compare)}
+        for namesakes in group_namesakes(outputs):
+            if there.issuperset(namesakes):  # else the results may have been named otherwise
+                skipped.update(namesakes)
+    left = {path: output for path, output in share.items() if path not in skipped}
     others = [] if rank else sorted(set(files) - set(paths))
     return Work(left, failures, len(share) - len(left), others)
+
+
+def is_there(output: Path, compare: bool) -> bool:
+    """A photo is done: there is its result and, where asked for, the comparison."""
+    wanted = (output, comparison_path(output)) if compare else (output,)
+    return all(map(os.path.exists, wanted))
+
+
+def group_namesakes(outputs: dict[Path, Path]) -> list[list[Path]]:
+    """Group the photos whose results would have had one name."""
+    groups: dict[str, list[Path]] = {}
+    for path, output in outputs.items():
+        groups.setdefault(str(path.with_suffix(output.suffix)).casefold(), []).append(path)
+    return list(groups.values())
 
 
 def real(path: Path) -> Path:

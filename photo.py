@@ -1,5 +1,7 @@
 """Read and write what cameras and editors make: upright, colour-managed, nothing lost."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from photo_formats import (
 from utils import atomic_write
 
 MAX_PIXELS = 300_000_000
+HEAD_LENGTH = 4096  # bytes that tell the format
 
 
 def load_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -109,11 +112,17 @@ def save_photo(
     except Exception as error:  # encoders raise whatever they like
         reason = f"cannot be written as {name}: {_one_line(error)}; choose another output_format"
         raise PhotoError(f"{path}: {reason}") from error
+    with naming(path), atomic_write(path) as temporary:
+        temporary.write_bytes(encoded)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn the OSError of a file that can't be written into a PhotoError with its name."""
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(encoded)
+        yield
     except OSError as error:
-        raise PhotoError(f"{path}: cannot be written: {error.strerror}") from error
+        raise PhotoError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def output_suffix(path: str | Path, output_format: str | None = None) -> str:
@@ -138,8 +147,9 @@ def _load(path: Path, max_pixels: int, min_size: int | None = None) -> Photo:
     try:
         if path.exists() and not path.is_file():  # a pipe would block for ever
             raise PhotoError("is not a file")
-        data = path.read_bytes()
-        name = content_format(data, path)
+        with path.open("rb") as file:  # a film that poses as a photo need not be read whole
+            name = content_format(file.peek(HEAD_LENGTH), path)
+            data = file.read()
         return decode(name, data, max_pixels, min_size)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error.__cause__

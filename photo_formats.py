@@ -54,7 +54,7 @@ def content_format(data: bytes, path: Path) -> str:
     """Tell the format by the first bytes; only RAW, which mostly poses as TIFF, by suffix.
 
     Args:
-        data: the whole file.
+        data: the file, or its beginning.
         path: its name, for the suffix.
 
     Returns:

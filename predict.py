@@ -9,9 +9,11 @@ From Python:
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,15 +52,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def plan(options: argparse.Namespace) -> tuple[PredictConfig, Work]:
-    """Read the config, and find what there is to correct.
+def plan(options: argparse.Namespace) -> tuple[PredictConfig, Path, Work]:
+    """Read the config, and find the weights and what there is to correct.
 
     Raises:
-        ConfigError, OSError: a mistake in the config, the path or the folder for the results.
+        ConfigError, OSError: a mistake in the config, or in a path.
     """
     config = load_config(options.conf, PredictConfig)
     given = {"img_pth": options.path, "result_output_dir": options.output}
-    config = replace(config, **{key: value for key, value in given.items() if value})
+    config = replace(config, **{key: value for key, value in given.items() if value is not None})
+    weights = find_weights(config.pretrained_model, options.conf)
     work = find_inputs(
         Path(config.img_pth),
         Path(config.result_output_dir),
@@ -66,7 +69,7 @@ def plan(options: argparse.Namespace) -> tuple[PredictConfig, Work]:
         config.skip_existing,
         config.compare,
     )
-    return config, work
+    return config, weights, work
 
 
 def check_architecture(architecture: dict[str, Any], config: PredictConfig) -> None:
@@ -98,11 +101,20 @@ def check_architecture(architecture: dict[str, Any], config: PredictConfig) -> N
 
 
 def find_weights(path: str, conf: Path) -> Path:
-    """Where the weights are: the path as it is, or else seen from the config's folder."""
-    return Path(path) if Path(path).exists() else conf.parent / path
+    """Where the weights are: the path as it is, or else seen from the config's folder.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    places = dict.fromkeys((Path(path), conf.parent / path))
+    for place in places:
+        if os.path.exists(place):
+            return place
+    seen = " nor ".join(map(str, places))
+    raise ConfigError([f"pretrained_model is {path}: no file {seen}; name one"])
 
 
-def load_network(config: PredictConfig, conf: Path) -> "ExposureCorrectionNet":
+def load_network(config: PredictConfig, weights: Path) -> "ExposureCorrectionNet":
     """Load the weights.
 
     Raises:
@@ -112,7 +124,7 @@ def load_network(config: PredictConfig, conf: Path) -> "ExposureCorrectionNet":
     from correction import choose_device, load_model
 
     try:
-        model = load_model(find_weights(config.pretrained_model, conf), choose_device())
+        model = load_model(weights, choose_device())
     except CheckpointError as error:
         raise ConfigError([str(error)]) from error
     check_architecture(model.architecture, config)
@@ -122,10 +134,14 @@ def load_network(config: PredictConfig, conf: Path) -> "ExposureCorrectionNet":
 def run(options: argparse.Namespace) -> int:
     """Correct what the command line and the config name; returns the exit code."""
     try:
-        config, work = plan(options)
-        model = load_network(config, options.conf)
-    except (ConfigError, OSError) as error:
+        config, weights, work = plan(options)
+        model = load_network(config, weights)
+    except ConfigError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(named, file=sys.stderr)
         return 2
     from correction import correct_files
     from distributed import wait_for_others
@@ -154,8 +170,16 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # the name of a file need not be text
             stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", module="PIL")  # of what is told better, or can be read
     try:
-        return run(options)
+        exit_code = run(options)
+        sys.stdout.flush()
+        return exit_code
+    except BrokenPipeError:  # nobody reads on, as after `| head -1`
+        silence = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(silence, stream.fileno())
+        return 1
     except KeyboardInterrupt:
         print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
         return 128 + signal.SIGINT

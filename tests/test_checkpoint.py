@@ -93,6 +93,17 @@ def test_a_missing_file_is_named(tmp_path, load, name, words):
         load(tmp_path / name)
 
 
+def test_a_file_that_may_not_be_read_is_told_apart_from_a_damaged_one(tmp_path, monkeypatch):
+    save_weights(tmp_path / "best.pth", make_network())
+
+    def shut(*_, **__):
+        raise PermissionError(13, "Permission denied", "best.pth")
+
+    monkeypatch.setattr(torch, "load", shut)
+    with pytest.raises(PermissionError, match=r"best\.pth: can't be read \(Permission denied\)"):
+        load_weights(tmp_path / "best.pth")
+
+
 @pytest.mark.parametrize("is_new_format", [True, False])
 def test_code_inside_a_file_is_refused_and_not_run(tmp_path, is_new_format):
     path, proof = tmp_path / "evil.pth", tmp_path / "proof"

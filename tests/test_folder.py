@@ -11,8 +11,19 @@ ROOT, OUT = Path("in"), Path("out")
 
 @pytest.fixture(autouse=True)
 def no_torchrun(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+
+
+@pytest.fixture
+def join_torchrun(monkeypatch):
+    """(rank, how many) makes this process one of torchrun's."""
+
+    def join(rank: int, rank_count: int) -> None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+        monkeypatch.setenv("WORLD_SIZE", str(rank_count))
+        monkeypatch.setenv("RANK", str(rank))
+
+    return join
 
 
 @pytest.fixture
@@ -136,16 +147,28 @@ def test_photos_whose_result_is_there_are_left_out_where_asked(touch, tmp_path):
     assert list(left.outputs) == [folder / "b.jpg"] and left.skipped_count == 1
 
 
+def test_a_new_namesake_has_results_made_again_whose_names_it_may_have_changed(touch, tmp_path):
+    folder, out = touch("a.bmp", "b.jpg"), tmp_path / "out"
+    out.mkdir()
+    for output in find_inputs(folder, out, "jpeg").outputs.values():
+        output.touch()
+    assert not find_inputs(folder, out, "jpeg", skip_existing=True).outputs
+    touch("a.jpg")  # whose result has the name that a.bmp's had
+    left = find_inputs(folder, out, "jpeg", skip_existing=True).outputs
+    assert left == {folder / "a.bmp": out / "a.bmp.jpg", folder / "a.jpg": out / "a.jpg"}
+    (out / "a.bmp.jpg").touch()
+    assert not find_inputs(folder, out, "jpeg", skip_existing=True).outputs
+
+
 def test_files_that_are_no_photos_by_suffix_are_told_but_hidden_ones_and_results(
-    touch, monkeypatch
+    touch, join_torchrun
 ):
     names = ("a.jpg", "b.GIF", "c/d.gif", "c/notes", ".hidden", "out/a.jpg", "out/list.txt")
     folder = touch(*names)
     others = find_inputs(folder, folder / "out").others
     assert [path.name for path in others] == ["b.GIF", "d.gif", "notes"]
     assert count_kinds(others) == "2 .gif, 1 notes"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    join_torchrun(1, 2)
     assert find_inputs(folder, folder / "out").others == []
 
 
@@ -194,24 +217,29 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("rank_count", [1, 2, 3, 5])
-def test_processes_share_a_folder_without_overlap(touch, monkeypatch, rank_count):
+def test_processes_share_a_folder_without_overlap(touch, join_torchrun, rank_count):
     folder = touch("a.jpg", "a.png", "b.jpg", "c.jpg")
     whole = find_inputs(folder, OUT, "png").outputs
-    monkeypatch.setenv("WORLD_SIZE", str(rank_count))
     shares = []
     for rank in range(rank_count):
-        monkeypatch.setenv("RANK", str(rank))
+        join_torchrun(rank, rank_count)
         shares.append(find_inputs(folder, OUT, "png").outputs)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert sum(map(len, shares)) == len(whole) == 4
     assert {path: output for share in shares for path, output in share.items()} == whole
 
 
-def test_shares_do_not_depend_on_what_other_processes_have_finished(touch, monkeypatch, tmp_path):
+def test_shares_do_not_depend_on_what_other_processes_have_finished(touch, join_torchrun, tmp_path):
     folder = touch("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    join_torchrun(1, 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.jpg").touch()  # of the first process
     left = find_inputs(folder, tmp_path / "out", skip_existing=True)
     assert list(left.outputs) == [folder / "b.jpg", folder / "d.jpg"]
+
+
+def test_a_rank_without_torchrun_shares_nothing(touch, monkeypatch):
+    folder = touch("a.jpg", "b.jpg")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len(find_inputs(folder, OUT).outputs) == 2

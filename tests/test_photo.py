@@ -124,12 +124,19 @@ def test_what_is_no_readable_file_is_refused(tmp_path, monkeypatch):
             load_photo(tmp_path / name)
     (tmp_path / "secret.jpg").write_bytes(make_jpeg(SCENE))
 
-    def deny(_):
+    def deny(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", deny)
+    monkeypatch.setattr("pathlib.Path.open", deny)
     with pytest.raises(PhotoError, match=r"secret.jpg: cannot be read: Permission denied"):
         load_photo(tmp_path / "secret.jpg")
+
+
+def test_a_large_file_that_is_no_photo_is_refused_by_its_first_bytes(tmp_path):
+    with open(tmp_path / "film.jpg", "wb") as file:
+        file.truncate(2**42)  # more than fits into any memory
+    with pytest.raises(PhotoError, match=r"film\.jpg: is no JPEG"):
+        load_photo(tmp_path / "film.jpg")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pictures import read
 import correction
 import predict
 from checkpoint import FORMAT_VERSION, CheckpointError
-from config import PredictConfig
+from config import ConfigError, PredictConfig
 
 # ------------------------------------------------------------------------------- weights
 
@@ -94,6 +94,14 @@ def test_faults_of_the_config_are_lines_and_exit_code_2(run_predict, capsys, cha
     assert len(error.splitlines()) == len(words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "key"), [([""], "img_pth"), (["test", "--output", ""], "result_output_dir")]
+)
+def test_an_empty_argument_is_not_taken_for_none(run_predict, capsys, arguments, key):
+    assert run_predict(*arguments) == 2
+    assert capsys.readouterr().err.startswith(f'{key} is ""')
+
+
 def test_a_missing_config_is_exit_code_2(tmp_path, capsys):
     assert predict.main(["--conf", str(tmp_path / "none.json")]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
@@ -129,6 +137,8 @@ def test_weights_of_the_working_folder_go_before_those_beside_the_config(
     other = tmp_path / "configs" / "conf.json"
     assert predict.find_weights("weights/tiny.pth", other) == Path("weights/tiny.pth")
     assert predict.find_weights(str(path), other) == path
+    with pytest.raises(ConfigError, match=r"is a\.pth: no file a\.pth nor .*a\.pth"):
+        predict.find_weights("a.pth", other)
 
 
 # ------------------------------------------------------------------------------- start-up

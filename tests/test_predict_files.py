@@ -1,9 +1,13 @@
 """predict.py on files and folders."""
 
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from pictures import files_in, read, save
 from PIL import Image
 
@@ -190,6 +194,8 @@ def test_a_network_gone_wrong_fails_photo_by_photo(
 
 def test_processes_of_torchrun_share_the_folder(run_predict, tmp_path, write_photos, monkeypatch):
     write_photos(tmp_path / "photos", 3)
+    monkeypatch.setattr(distributed, "wait_for_others", lambda: None)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert run_predict() == 0
@@ -225,7 +231,9 @@ def test_ctrl_c_is_exit_code_130_and_one_line(
     assert "what is finished stays, skip_existing goes on" in line
 
 
-def test_ctrl_c_begins_no_further_photo(run_predict, tmp_path, write_photos, monkeypatch):
+def test_ctrl_c_begins_no_further_photo_and_says_what_it_waits_for(
+    run_predict, tmp_path, write_photos, monkeypatch, capsys
+):
     paths, begun = write_photos(tmp_path / "photos", 40), []
 
     def correct_file(path, *_):
@@ -240,3 +248,32 @@ def test_ctrl_c_begins_no_further_photo(run_predict, tmp_path, write_photos, mon
     monkeypatch.setattr(correction, "as_completed", interrupted)
     assert run_predict() == 130
     assert 0 < len(begun) < len(paths)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second one ends it at once
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "stopping after the photos under way; Ctrl-C again to stop at once"
+    assert last.startswith("stopped; ")
+
+
+def test_where_nobody_reads_the_output_it_ends_without_a_traceback(
+    tmp_path, write_photos, write_weights, write_json
+):
+    write_photos(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "notes.txt").touch()  # which is told before the photo is corrected
+    values = {
+        "img_pth": str(tmp_path / "photos"),
+        "image_size": [32, 32],
+        "use_orig_size": False,
+        "result_output_dir": str(tmp_path / "out"),
+        "pretrained_model": str(write_weights()),
+        "show_result": False,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-u", "predict.py", "--conf", str(write_json("conf.json", values))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 1)
+    process.stderr.close()

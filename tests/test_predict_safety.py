@@ -13,6 +13,8 @@ from conftest import ROOT
 from photo_files import png_chunk
 from pictures import files_in, read, save
 
+import correction
+
 needs_rights_withheld = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="rights bind all users but root"
 )
@@ -101,6 +103,21 @@ def test_a_read_only_output_folder_fails_photo_by_photo(
     for name in ("photo_0.png", "photo_1.png"):
         assert f"{tmp_path / 'out' / name}: cannot be written: Permission denied" in error
     assert files_in(tmp_path / "out") == []
+
+
+def test_a_comparison_that_cannot_be_written_is_named_and_the_photo_fails(
+    run_predict, tmp_path, write_photos, monkeypatch, capsys
+):
+    write_photos(tmp_path / "photos", 1)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device", ".0123.tmp.png")
+
+    monkeypatch.setattr(correction, "save_comparison", fail)
+    assert run_predict(compare=True) == 1
+    result = tmp_path / "out" / "photo_0.png"
+    assert f"{result}: cannot be written: No space left on device" in capsys.readouterr().err
+    assert not result.exists()
 
 
 @needs_rights_withheld
