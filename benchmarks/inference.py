@@ -3,13 +3,14 @@
 Each part runs in a process of its own, whose peak memory counts from where it stands with the
 libraries and the network loaded. Times are the best of several repetitions. Of 12 megapixels, a
 folder of photos stands beside the parts of one; at the end, `correct` on 512 x 512 px beside the
-network's pass alone.
+network's pass alone, and what it takes to start.
 """
 
 import argparse
 import multiprocessing
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -122,6 +123,16 @@ def measure_small(repetitions: int) -> tuple[float, float]:
     return min(whole), min(network)
 
 
+def measure_start(*arguments: str, repetitions: int = 3) -> float:
+    """Return wall seconds of a new Python process, the best of several."""
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 24])
@@ -160,6 +171,10 @@ def main() -> None:
         with context.Pool(1) as pool:
             whole, network = pool.apply(measure_small, (options.repetitions,))
         print(f"512 x 512 px: correct / network {whole / network:.2f}")
+    python, imports = measure_start("-c", "pass"), measure_start("-c", "import correction")
+    mistake = measure_start("predict.py", "no such photo")
+    print(f"start-up: Python {python:.2f} s, all imports {imports:.2f} s")
+    print(f"a mistake told / all imports: {mistake / imports:.2f}")
 
 
 if __name__ == "__main__":
