@@ -65,12 +65,14 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     is_grey = num_channels < 3
     pixels = samples
     if num_channels != 3:
-        colour = samples.reshape(*samples.shape[:2], -1)[..., : 1 if is_grey else 3]
-        pixels = np.repeat(colour, 3, axis=2) if is_grey else np.ascontiguousarray(colour)
+        pixels = samples.reshape(*samples.shape[:2], -1)[..., : 1 if is_grey else 3]
+        pixels = np.repeat(pixels, 3, axis=2) if is_grey else np.ascontiguousarray(pixels)
+    alpha = samples[..., -1].copy() if num_channels in (2, 4) else None
+    del samples  # before the conversion takes as much again
     space = colour_space(icc_profile, is_grey) if icc_profile else None
     return Photo(
         pixels=native_to_srgb(pixels, space) if space else pixels,
-        alpha=samples[..., -1].copy() if num_channels in (2, 4) else None,
+        alpha=alpha,
         format=name,
         is_grey=is_grey,
         native=pixels if space else None,
@@ -217,8 +219,9 @@ def _samples_by_opencv(name: str, image: Image.Image, data: bytes) -> np.ndarray
     order = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     samples = samples if samples.ndim == 2 else cv2.cvtColor(samples, order[samples.shape[2]])
     if extra == (1,):  # colours are multiplied by alpha
-        cover = np.maximum(samples[..., 3:], 1) / np.float32(65535)
-        samples[..., :3] = np.minimum(np.rint(samples[..., :3] / cover), 65535)
+        for row in samples:  # at once, the floats would take many times the samples' memory
+            cover = np.maximum(row[:, 3:], 1) / np.float32(65535)
+            row[:, :3] = np.minimum(np.rint(row[:, :3] / cover), 65535)
     return samples
 
 
@@ -234,7 +237,8 @@ def _samples_by_pillow(image: Image.Image) -> np.ndarray:
 
 def _turn(samples: np.ndarray, orientation: int) -> np.ndarray:
     """Turn (H, W) or (H, W, 3) samples upright from one of the eight EXIF orientations."""
-    if orientation >= 5:
-        samples = cv2.transpose(samples)
     axis = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return samples if axis is None else cv2.flip(samples, axis)
+    if orientation < 5:
+        return samples if axis is None else cv2.flip(samples, axis)
+    samples = cv2.transpose(samples)
+    return samples if axis is None else cv2.flip(samples, axis, samples)  # in place
