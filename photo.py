@@ -107,13 +107,14 @@ def save_photo(
         raise ValueError(f"quality is {quality}, allowed are 1 to 100")
     path = Path(path)
     name = written_format(path, output_format) or photo.format.replace("RAW", "TIFF")
-    try:
-        encoded = encode(photo, corrected, name, quality)
-    except Exception as error:  # encoders raise whatever they like
-        reason = f"cannot be written as {name}: {_one_line(error)}; choose another output_format"
-        raise PhotoError(f"{path}: {reason}") from error
-    with naming(path), atomic_write(path) as temporary:
-        temporary.write_bytes(encoded)
+    with naming(path), atomic_write(path) as temporary, temporary.open("wb") as file:
+        try:
+            encode(photo, corrected, name, file, quality)
+        except Exception as error:  # encoders raise whatever they like
+            if isinstance(error, OSError) and error.errno:  # the disk's, not the encoder's
+                raise
+            reason = f"cannot be written as {name}: {_one_line(error)}"
+            raise PhotoError(f"{path}: {reason}; choose another output_format") from error
 
 
 @contextmanager

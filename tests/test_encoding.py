@@ -6,6 +6,7 @@ from photo_files import (
     ALPHA_16,
     GREY,
     GREY_16,
+    GREY_18,
     P3,
     SCENE,
     SCENE_16,
@@ -48,6 +49,19 @@ def test_every_photo_can_be_written_in_every_format(output_format, tmp_path):
         assert_close(alpha, ALPHA_16 / 257, 0.5)
     else:
         assert np.array_equal(colour, SCENE_16) and np.array_equal(alpha, ALPHA_16)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("is_grey", [False, True])
+def test_the_bands_in_which_a_photo_is_written_do_not_show(suffix, is_grey, tmp_path, monkeypatch):
+    samples = np.dstack([GREY_16 if is_grey else SCENE_16, ALPHA_16])
+    (tmp_path / "in.png").write_bytes(make_png_16(samples, icc_chunk(GREY_18 if is_grey else P3)))
+    photo = load_photo(tmp_path / "in.png")
+    save_photo(photo, photo.pixels // 2, tmp_path / f"whole{suffix}")
+    monkeypatch.setattr("encoding.BAND_PIXELS", 1)
+    save_photo(photo, photo.pixels // 2, tmp_path / f"bands{suffix}")
+    whole, bands = (tmp_path / f"{name}{suffix}" for name in ("whole", "bands"))
+    assert bands.read_bytes() == whole.read_bytes()
 
 
 def test_a_format_without_profiles_holds_srgb(tmp_path):
