@@ -63,7 +63,7 @@ HOSTILE = [
     ("half.tif", make_tiff(SCENE)[:3000], "damaged or unsupported TIFF"),
     ("half.webp", encode(SCENE, "WEBP")[:-40], "damaged or unsupported WEBP"),
     ("half.bmp", encode(SCENE, "BMP")[:2000], "damaged or unsupported BMP"),
-    ("bomb.png", BOMB, "60000 x 60000 px are 3600 megapixels, allowed are 300; raise max_"),
+    ("bomb.png", BOMB, "60000 x 60000 px are 3600 megapixels, allowed are 300; make it smaller"),
     ("animated.webp", animated("WEBP"), "holds 2 pictures; save the one you mean"),
     ("animated.png", animated("PNG"), "holds 2 pictures"),
     ("pages.tif", animated("TIFF"), "holds 2 pictures"),
