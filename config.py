@@ -83,7 +83,7 @@ class TrainConfig(Config):
     # photos per step, over all GPUs together
     batch_size: int = required(whole(1), 16)
     # learning rate of the network in the first epoch, and in the last (cosine in between)
-    init_lr: float = required(number(0, above=True), 5e-4)
+    init_lr: float = required(number(0, above=True), 1e-3)
     final_lr: float = required(number(0), 1e-6)
     # L2 penalty on the weights of the network, and of the discriminator
     weight_decay: float = required(number(0), 0)
@@ -92,9 +92,9 @@ class TrainConfig(Config):
     discriminator_init_lr: float = required(number(0, above=True), 1e-4)
     discriminator_final_lr: float = required(number(0), 1e-6)
     # passes over the training photos
-    epochs: int = required(whole(1), 64)
+    epochs: int = required(whole(1), 49)
     # first epoch (from 1) with the adversarial loss; greater than epochs: never
-    begin_use_adv_loss_epoch: int = required(whole(1), 64)
+    begin_use_adv_loss_epoch: int = required(whole(1), 49)
     # GPUs to train on, such as "0" or "0,1"; "": the CPU
     CUDA_VISIBLE_DEVICES: str = required(gpu_list(), "0")
     # processes that load photos, per GPU; 0: the training process itself
