@@ -230,6 +230,8 @@ class PredictConfig(Config):
         or_null(list_of(whole(1, 4096))), None
     )
 
+    # find the exposure as the mean over four mirror images of the photo
+    self_ensemble: bool = optional(boolean(), True)
     # factor on each level of the photo's pyramid, coarsest first; None: 1 (the authors' S)
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)
     # 0: the photo as it is; 1: the correction; up to 2: overdone

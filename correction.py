@@ -58,6 +58,7 @@ def correct(
     image_size: tuple[int, int] = (512, 512),
     *,
     use_orig_size: bool = False,
+    self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
     restraint: float = 0.08,
     strength: float = 1.0,
@@ -75,6 +76,7 @@ def correct(
         image_size: (height, width) in px of that box, turned to the photo's orientation. A
             photo is never enlarged.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
+        self_ensemble: find the exposure as the mean over four mirror images of the photo.
         level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
         restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
             where level_scales are given.
@@ -95,7 +97,7 @@ def correct(
         raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
-    corrected = run_network(abnormal, model, level_scales)
+    corrected = run_network(abnormal, model, level_scales, self_ensemble)
     if level_scales is None:
         corrected = adjust.restrain(abnormal, corrected, restraint)
     if strength != 1:
@@ -128,6 +130,7 @@ def run_network(
     abnormal: np.ndarray,
     model: ExposureCorrectionNet,
     level_scales: Sequence[float] | None = None,
+    self_ensemble: bool = True,
 ) -> np.ndarray:
     """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped.
 
@@ -136,7 +139,7 @@ def run_network(
     """
     device = next(model.parameters()).device
     batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None]
-    corrected: Tensor = model(batch.contiguous(), level_scales)[-1][0]
+    corrected: Tensor = model(batch.contiguous(), level_scales, self_ensemble=self_ensemble)[-1][0]
     if not corrected.isfinite().all():
         raise ValueError("the network gives values that are not finite; use other weights")
     corrected = corrected.clamp(0, 1)
@@ -160,6 +163,7 @@ def correct_file(
         model,
         image_size=config.image_size,
         use_orig_size=config.use_orig_size,
+        self_ensemble=config.self_ensemble,
         level_scales=config.level_scales,
         restraint=config.restraint,
         strength=config.strength,

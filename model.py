@@ -102,6 +102,11 @@ class SubUNet(nn.Module):
         if not has_group_norm:  # the faster layout for convolutions, the slower one for GroupNorm
             self.to(memory_format=torch.channels_last)
 
+    @property
+    def is_untrained(self) -> bool:
+        """True while the head is zero, as it starts: whatever comes in, zero comes out."""
+        return not (self.head.weight.any() or self.head.bias.any())
+
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) to (N, out_channels, H, W); sides divide by 2 ** layer_count."""
         features, skips = image, []
@@ -113,6 +118,24 @@ class SubUNet(nn.Module):
         for upsampling, stage in zip(self.upsamplings, self.decoder, strict=True):
             features = stage(torch.cat([skips.pop(), upsampling(features)], dim=1))
         return self.head(features)
+
+
+def average_over_flips(sub_network: SubUNet, image: Tensor) -> Tensor:
+    """Mean output for a photo and its three mirror images, mirrored back.
+
+    The geometric self-ensemble of Lim et al., "Enhanced Deep Residual Networks for Single Image
+    Super-Resolution" (2017): errors that depend on left and right, up and down, even out.
+
+    Args:
+        image: (N, 3, H, W), as the sub-network takes it.
+
+    Returns:
+        (N, out_channels, H, W).
+    """
+    flips = ([], [3], [2], [2, 3])
+    outputs = sub_network(torch.cat([image.flip(sides) for sides in flips])).chunk(len(flips))
+    restored = [output.flip(sides) for output, sides in zip(outputs, flips, strict=True)]
+    return torch.stack(restored).mean(0)
 
 
 class ExposureCorrectionNet(nn.Module):
@@ -189,6 +212,7 @@ class ExposureCorrectionNet(nn.Module):
         abnormal: Tensor,
         level_scales: Sequence[float] | None = None,
         active_count: int | None = None,
+        self_ensemble: bool = False,
     ) -> list[Tensor]:
         """Correct the exposure of a batch of photos.
 
@@ -199,6 +223,8 @@ class ExposureCorrectionNet(nn.Module):
             active_count: run only so many of the coarsest sub-networks, for training from
                 coarse to fine. The photo is then one level finer than the finest of them
                 (or level 1): that last level shows how the gain carries detail. None: all.
+            self_ensemble: average the coarsest sub-network, which finds the exposure and costs
+                little, over mirror images of the photo.
 
         Returns:
             Corrected photos y_n ... y_1, coarsest first, not clipped. The last is (N, 3, H, W);
@@ -230,8 +256,14 @@ class ExposureCorrectionNet(nn.Module):
                     gain = pyramid_up(gain)
                     band = gain * band
                 corrected = self.upsamplings[index - 1](corrected) + band
-            if index < active_count:
-                update = self.sub_networks[index](corrected).float()
+            sub_network = self.sub_networks[index]
+            # One that gives zeros may as well be left out, unless it is to learn from them.
+            is_needed = torch.is_grad_enabled() or not sub_network.is_untrained
+            if index < active_count and is_needed:
+                if self_ensemble and index == 0:
+                    update = average_over_flips(sub_network, corrected).float()
+                else:
+                    update = sub_network(corrected).float()
                 if self.has_gain:
                     level_gain, update = (1 + update[:, :3]), update[:, 3:]
                     gain = level_gain if gain is None else level_gain * gain

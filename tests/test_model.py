@@ -35,6 +35,22 @@ def make_trained(**settings) -> ExposureCorrectionNet:
     return network.eval()
 
 
+def make_untrained(*arguments, **settings) -> ExposureCorrectionNet:
+    """The identity, with heads just above zero, so that no sub-network is left out."""
+    network = ExposureCorrectionNet(*arguments, **settings)
+    for unet in network.sub_networks:
+        nn.init.constant_(unet.head.bias, 1e-9)
+    return network
+
+
+def note_runs(network: ExposureCorrectionNet) -> list[int]:
+    """A list to which every sub-network adds its index when it runs."""
+    runs = []
+    for index, unet in enumerate(network.sub_networks):
+        unet.register_forward_hook(lambda *_, index=index: runs.append(index))
+    return runs
+
+
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -47,7 +63,7 @@ def count_parameters(module: nn.Module) -> int:
 def test_untrained_network_returns_the_photo_unchanged(size, settings):
     image = make_batch(1, 3, *size)
     with torch.no_grad():
-        corrected = ExposureCorrectionNet(**TINY, **settings)(image)[-1]
+        corrected = make_untrained(**TINY, **settings)(image)[-1]
     torch.testing.assert_close(corrected, image, rtol=0, atol=1e-5)
 
 
@@ -56,21 +72,21 @@ def test_untrained_network_returns_the_photo_unchanged(size, settings):
 def test_untrained_default_network_returns_the_photo_unchanged(size, has_gain):
     image = make_batch(1, 3, *size)
     with torch.inference_mode():
-        corrected = ExposureCorrectionNet(**DEFAULT, has_gain=has_gain)(image)[-1]
+        corrected = make_untrained(**DEFAULT, has_gain=has_gain)(image)[-1]
     torch.testing.assert_close(corrected, image, rtol=0, atol=1e-5)
 
 
 def test_untrained_default_network_returns_a_photo_of_1024x683_unchanged():
     image = make_batch(1, 3, 1024, 683)
     with torch.inference_mode():
-        corrected = ExposureCorrectionNet(**DEFAULT)(image)[-1]
+        corrected = make_untrained(**DEFAULT)(image)[-1]
     torch.testing.assert_close(corrected, image, rtol=0, atol=1e-5)
 
 
 def test_untrained_network_gives_the_gaussian_pyramid_coarsest_first():
     image = make_batch(1, 3, 32, 64)
     with torch.no_grad():
-        outputs = ExposureCorrectionNet([1, 1, 1], [8, 8, 8])(image)
+        outputs = make_untrained([1, 1, 1], [8, 8, 8])(image)
     for output, target in zip(outputs, gaussian_pyramid(image, 3), strict=True):
         torch.testing.assert_close(output, target, rtol=0, atol=1e-5)
 
@@ -164,12 +180,10 @@ def test_network_refuses_lists_of_different_lengths(arguments):
 )
 def test_coarse_levels_run_alone_on_a_photo_one_level_finer(active_count, sizes):
     network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8])
-    calls = []
-    for index, unet in enumerate(network.sub_networks):
-        unet.register_forward_hook(lambda *_, index=index: calls.append(index))
+    runs = note_runs(network)
     with torch.no_grad():
         outputs = network(make_batch(1, 3, 48, 48), active_count=active_count)
-    assert calls == list(range(active_count))
+    assert runs == list(range(active_count))
     assert [tuple(output.shape[2:]) for output in outputs] == sizes
 
 
@@ -255,6 +269,48 @@ def test_stride_lets_every_level_and_every_max_pool_divide():
     assert ExposureCorrectionNet([1, 3], [8, 8]).stride(2, 1) == 4
 
 
+# ------------------------------------------------------------------ without gradients
+
+
+@pytest.mark.parametrize("has_gain", [False, True])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_sub_network_that_gives_zeros_is_left_out_unless_it_learns(index, has_gain):
+    network = make_trained(has_gain=has_gain)
+    untrained = network.sub_networks[index].head
+    nn.init.zeros_(untrained.weight)
+    nn.init.zeros_(untrained.bias)
+    image, runs = make_batch(1, 3, 16, 24), note_runs(network)
+    expected = network(image)[-1]
+    assert runs == [0, 1]
+    with torch.no_grad():
+        assert network(image)[-1].equal(expected)
+    assert runs == [0, 1, 1 - index]
+    untrained.bias.data[0] = 0.5
+    with torch.no_grad():
+        assert not network(image)[-1].equal(expected)
+
+
+def test_self_ensemble_averages_the_coarsest_sub_network_over_mirror_images():
+    network = make_trained(layer_counts=[1], first_channels=[8], has_group_norm=[True])
+    image = make_batch(2, 3, 16, 24)
+    with torch.no_grad():
+        corrected = network(image, self_ensemble=True)[-1]
+        plain = network(image)[-1]
+        mirrored = [network(image.flip(sides))[-1].flip(sides) for sides in ([3], [2], [2, 3])]
+    torch.testing.assert_close(corrected, torch.stack([plain, *mirrored]).mean(0))
+    assert (corrected - plain).abs().max() > 0.01
+
+
+def test_self_ensemble_leaves_finer_sub_networks_as_they_are():
+    network = make_trained(has_gain=True)
+    image, batch_sizes = make_batch(1, 3, 16, 24), []
+    for unet in network.sub_networks:
+        unet.register_forward_hook(lambda _, inputs, __: batch_sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        network(image, self_ensemble=True)
+    assert batch_sizes == [4, 1]
+
+
 # ------------------------------------------------------- one photo, whatever is around it
 
 
@@ -290,7 +346,7 @@ def test_every_weight_gets_a_gradient(settings):
 
 
 def test_half_precision_leaves_the_pyramids_in_full_precision():
-    network, image = ExposureCorrectionNet(**TINY), make_batch(1, 3, 17, 23)
+    network, image = make_untrained(**TINY), make_batch(1, 3, 17, 23)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         outputs = network(image)
     assert {output.dtype for output in outputs} == {torch.float32}

@@ -7,6 +7,7 @@ from PIL import Image
 
 import adjust
 import correction
+from model import ExposureCorrectionNet
 
 
 def test_level_scales_scale_the_levels_of_the_photo(run_predict, tmp_path, dark):
@@ -30,6 +31,21 @@ def test_level_scales_of_a_wrong_length_are_exit_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, True), ({"self_ensemble": False}, False)])
+def test_self_ensemble_reaches_the_network(
+    run_predict, tmp_path, dark, monkeypatch, settings, expected
+):
+    seen, forward = [], ExposureCorrectionNet.forward
+
+    def noting(*arguments, **options):
+        seen.append(options["self_ensemble"])
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(ExposureCorrectionNet, "forward", noting)
+    assert run_predict(gain=1.0, **settings) == 0
+    assert seen == [expected]
 
 
 @pytest.mark.parametrize(("strength", "factor"), [(0, 1), (0.5, 1.5), (1, 2), (2, 3)])
