@@ -17,8 +17,8 @@ from pyramid import (
     crop_after_up,
     gaussian_pyramid,
     laplacian_pyramid,
+    pad_for_pyramid,
     pad_for_up,
-    pad_to_multiple,
     pyramid_up,
     without_autocast,
 )
@@ -108,15 +108,20 @@ class SubUNet(nn.Module):
         return not (self.head.weight.any() or self.head.bias.any())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to (N, out_channels, H, W); sides divide by 2 ** layer_count."""
+        """Map (N, 3, H, W) to (N, out_channels, H, W), any H and W from 1 up."""
         features, skips = image, []
         for stage in self.encoder:
             features = stage(features)
             skips.append(features)
-            features = F.max_pool2d(features, 2)
+            # Odd sides round up, and are cut again on the way back: padding the photo instead
+            # would show the network what no photo of training had.
+            features = F.max_pool2d(features, 2, ceil_mode=True)
         features = self.bridge(features)
         for upsampling, stage in zip(self.upsamplings, self.decoder, strict=True):
-            features = stage(torch.cat([skips.pop(), upsampling(features)], dim=1))
+            skip = skips.pop()
+            height, width = skip.shape[-2:]
+            enlarged = upsampling(features)[..., :height, :width]
+            features = stage(torch.cat([skip, enlarged], dim=1))
         return self.head(features)
 
 
@@ -186,7 +191,6 @@ class ExposureCorrectionNet(nn.Module):
             "has_group_norm": list(has_group_norm),
             "has_gain": has_gain,
         }
-        self.layer_counts = list(layer_counts)
         self.has_gain = has_gain
         self.sub_networks = nn.ModuleList(
             SubUNet(layers, channels, normed, out_channels=6 if has_gain else 3)
@@ -199,13 +203,6 @@ class ExposureCorrectionNet(nn.Module):
     @property
     def level_count(self) -> int:
         return len(self.sub_networks)
-
-    def stride(self, pyramid_count: int, active_count: int) -> int:
-        """Multiple that both sides must have for the levels and their max-pools to divide."""
-        strides = [2 ** (pyramid_count - 1)]
-        for index, layers in enumerate(self.layer_counts[:active_count]):
-            strides.append(2 ** (pyramid_count - 1 - index + layers))
-        return max(2, *strides)
 
     def forward(
         self,
@@ -244,7 +241,7 @@ class ExposureCorrectionNet(nn.Module):
             raise ValueError(f"{len(level_scales)} level_scales for {pyramid_count} levels")
 
         height, width = abnormal.shape[-2:]
-        padded = pad_to_multiple(abnormal, self.stride(pyramid_count, active_count))
+        padded = pad_for_pyramid(abnormal, pyramid_count)
         corrected, gain = None, None
         outputs = []
         for index, band in enumerate(laplacian_pyramid(padded, pyramid_count)):

@@ -134,17 +134,18 @@ def collapse_pyramid(levels: Sequence[Tensor]) -> Tensor:
     return image
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+def pad_for_pyramid(image: Tensor, level_count: int) -> Tensor:
     """Pad at the bottom and right, by reflection where the photo is large enough for it.
 
     Args:
         image: (N, C, H, W).
-        multiple: what the sides of the result divide by.
+        level_count: of the pyramid that the result can be split into.
 
     Returns:
-        (N, C, H', W'); H' and W' are the next multiples of `multiple`.
+        (N, C, H', W'); H' and W' are the next multiples of 2 ** (level_count - 1), two or more.
     """
+    stride = 2 ** (level_count - 1)
     height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = (max(-side % stride, 2 * stride - side) for side in (height, width))
     image = F.pad(image, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
     return F.pad(image, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")

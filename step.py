@@ -15,7 +15,7 @@ from loss import (
     pyramid_loss,
     reconstruction_loss,
 )
-from pyramid import gaussian_pyramid, pad_to_multiple
+from pyramid import gaussian_pyramid, pad_for_pyramid
 from run_state import Networks, Optimizers, update_average
 
 
@@ -61,13 +61,12 @@ def train_step(
     generator, discriminator = networks.generator, networks.discriminator
     half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
     pyramid_count = min(active_count + 1, generator.level_count)
-    multiple = generator.stride(pyramid_count, active_count)
     version_count = abnormal.shape[1]
     abnormal = abnormal.flatten(0, 1)
     for index, upsampling in enumerate(generator.upsamplings):
         # One above the active levels only carries their result; it learns once its level does.
         upsampling.requires_grad_(index + 1 < active_count)
-    abnormal, normal = pad_to_multiple(abnormal, multiple), pad_to_multiple(normal, multiple)
+    abnormal, normal = (pad_for_pyramid(photos, pyramid_count) for photos in (abnormal, normal))
 
     with half_precision:
         outputs = generator(abnormal, active_count=active_count)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from correction import load_model
 from pairs import read_pairs
-from pyramid import gaussian_pyramid, pad_to_multiple, pyramid_up
+from pyramid import gaussian_pyramid, pad_for_pyramid, pyramid_up
 from scores import load_picture
 
 SMALL = 0.02  # keeps the gain of black areas finite
@@ -66,9 +66,9 @@ def main() -> None:
         photo = load_picture(pair.input)
         photos, references = (
             gaussian_pyramid(
-                pad_to_multiple(
+                pad_for_pyramid(
                     torch.from_numpy(picture).permute(2, 0, 1)[None] / 255,
-                    model.stride(model.level_count, model.level_count),
+                    model.level_count,
                 ),
                 model.level_count,
             )

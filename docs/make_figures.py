@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from correction import correct, fit_into, load_model
 from photo import load_photo
-from pyramid import gaussian_pyramid, laplacian_pyramid, pad_to_multiple
+from pyramid import gaussian_pyramid, laplacian_pyramid, pad_for_pyramid
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ("room_minus3ev", "pripyat_under", "nuthatch_over", "charminar_over", "sunset_backlit")
@@ -35,7 +35,7 @@ def save_levels(path: Path, model: torch.nn.Module) -> None:
     """Write a table of pictures: what every level sees, and what it makes of it."""
     photo = fit_into(load_photo(ROOT / "test" / "room_minus3ev.jpg").pixels, (512, 512))
     abnormal = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    padded = pad_to_multiple(abnormal, model.stride(model.level_count, model.level_count))
+    padded = pad_for_pyramid(abnormal, model.level_count)
     rows = list(
         zip(
             laplacian_pyramid(padded, model.level_count),

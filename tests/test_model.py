@@ -262,11 +262,25 @@ def test_active_counts_that_do_not_exist_are_refused(active_count):
         ExposureCorrectionNet(**TINY)(make_batch(1, 3, 8, 8), active_count=active_count)
 
 
-def test_stride_lets_every_level_and_every_max_pool_divide():
-    network = ExposureCorrectionNet(**DEFAULT)
-    assert network.stride(4, 4) == 8 * 2**4  # level 4 is an eighth, and is halved four times
-    assert ExposureCorrectionNet([1, 3], [8, 8]).stride(2, 2) == 8
-    assert ExposureCorrectionNet([1, 3], [8, 8]).stride(2, 1) == 4
+@pytest.mark.parametrize("size", [(1, 1), (5, 12), (13, 16)])
+def test_sub_network_sees_any_size_without_padding(size):
+    torch.manual_seed(0)
+    unet, image = make_trained(layer_counts=[2], first_channels=[8]).sub_networks[0], []
+    unet.encoder[0].register_forward_hook(lambda _, inputs, __: image.append(inputs[0]))
+    photo = make_batch(2, 3, *size)
+    with torch.no_grad():
+        assert unet(photo).shape == (2, 3, *size)
+    assert image[0].equal(photo)
+
+
+def test_odd_sides_end_as_if_the_last_row_and_column_stood_there_twice():
+    stage = nn.Identity()  # max-pool, enlarge by the nearest, add: what the shape of a U-Net does
+    unet = SubUNet(1, 8)
+    unet.encoder[0], unet.bridge, unet.decoder[0], unet.head = stage, stage, stage, stage
+    unet.upsamplings[0] = nn.Upsample(scale_factor=2)
+    photo = make_batch(1, 3, 5, 7)
+    doubled = torch.nn.functional.pad(photo, (0, 1, 0, 1), mode="replicate")
+    assert unet(photo).equal(unet(doubled)[..., :5, :7])
 
 
 # ------------------------------------------------------------------ without gradients

@@ -8,7 +8,7 @@ from pyramid import (
     collapse_pyramid,
     gaussian_pyramid,
     laplacian_pyramid,
-    pad_to_multiple,
+    pad_for_pyramid,
     pyramid_down,
     pyramid_up,
 )
@@ -79,6 +79,17 @@ def test_pyramids_refuse_less_than_one_level():
 
 def test_padding_reflects_and_repeats_the_edge_where_the_photo_is_too_thin():
     image = torch.arange(6.0).reshape(1, 1, 3, 2)
-    padded = pad_to_multiple(image, 4)
+    padded = pad_for_pyramid(image, 2)
     assert padded[0, 0].tolist() == [[0, 1, 1, 1], [2, 3, 3, 3], [4, 5, 5, 5], [2, 3, 3, 3]]
-    assert pad_to_multiple(padded, 4).equal(padded)
+    assert pad_for_pyramid(padded, 2).equal(padded)
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"), [((17, 24), (20, 24)), ((1, 4), (8, 8)), ((8, 9), (8, 12))]
+)
+def test_padding_ends_at_the_next_multiple_but_leaves_two_pixels_at_the_coarsest_level(
+    size, padded
+):
+    image = pad_for_pyramid(make_batch(1, 3, *size), 3)
+    assert image.shape[-2:] == padded
+    laplacian_pyramid(image, 3)
