@@ -25,7 +25,7 @@ from folder import comparison_path
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
-from upsample import WHITE, upsample_correction
+from upsample import WHITE, apply_gains, fit_gains, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
 MAX_THREADS = 4
@@ -57,6 +57,7 @@ def correct(
     model: ExposureCorrectionNet,
     image_size: tuple[int, int] = (512, 512),
     *,
+    alpha: np.ndarray | None = None,
     use_orig_size: bool = False,
     self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
@@ -75,6 +76,8 @@ def correct(
         model: from `load_model`.
         image_size: (height, width) in px of that box, turned to the photo's orientation. A
             photo is never enlarged.
+        alpha: (H, W), any of these types, 0 being transparent: what it hides has no say in how
+            the rest is exposed.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
         self_ensemble: find the exposure as the mean over four mirror images of the photo.
         level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
@@ -97,6 +100,9 @@ def correct(
         raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
+    if alpha is not None:
+        cover = alpha if use_orig_size else fit_into(alpha, image_size)
+        abnormal = fill_hidden(abnormal, cover.astype(np.float32) / WHITE[alpha.dtype])
     corrected = run_network(abnormal, model, level_scales, self_ensemble)
     if level_scales is None:
         corrected = adjust.restrain(abnormal, corrected, restraint)
@@ -106,11 +112,30 @@ def correct(
         corrected = adjust.fuse(abnormal, corrected)
     if stretch:
         corrected = adjust.stretch_contrast(corrected)
+    if alpha is not None:  # even at its own size, the photo differs from what the network saw
+        return apply_gains(photo, fit_gains(abnormal, corrected))
     return upsample_correction(photo, abnormal, corrected)
 
 
+def fill_hidden(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Put the mean colour of what is visible in place of what is not.
+
+    Args:
+        image: (h, w, 3) float32 in [0, 1].
+        cover: (h, w) float32 in [0, 1], 0 where the image is transparent.
+
+    Returns:
+        (h, w, 3) float32 in [0, 1]; an image that is all transparent comes back as it is.
+    """
+    if not cover.any():
+        return image
+    cover = cover[..., None]
+    mean = (image * cover).sum((0, 1)) / cover.sum()
+    return mean + cover * (image - mean)
+
+
 def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Scale a photo down to fit a box (height, width) in px, turned to its orientation."""
+    """Scale (H, W) or (H, W, 3) down to fit a box (height, width), turned to its orientation."""
     height, width = photo.shape[:2]
     short_box, long_box = sorted(image_size)
     box_height, box_width = (short_box, long_box) if width >= height else (long_box, short_box)
@@ -162,6 +187,7 @@ def correct_file(
         photo.pixels,
         model,
         image_size=config.image_size,
+        alpha=None if photo.is_mask else photo.alpha,
         use_orig_size=config.use_orig_size,
         self_ensemble=config.self_ensemble,
         level_scales=config.level_scales,

@@ -50,6 +50,8 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     if xmp and is_turned:
         xmp = re.sub(rb'(tiff:Orientation(?:>|="))[2-8]', rb"\g<1>1", xmp)
     dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    if name == "TIFF" and 282 not in image.tag_v2:  # Pillow makes one up
+        dpi = ()
     icc_profile = image.info.get("icc_profile")
     details = _details(name, image, data)
 
@@ -118,6 +120,8 @@ def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
     _check_size(*image.size, max_pixels)
     # Counting moves from page to page, so it takes a reader of its own.
     pages = _read_header(name, data) if name == "TIFF" else None
+    if pages and pages.tag_v2.get(254, 0) & 1 and (pages.n_frames > 1 or 330 in pages.tag_v2):
+        raise PhotoError("starts with a preview; save the photo itself as a file of its own")
     count = _count_pages(pages) if pages else getattr(image, "n_frames", 1)
     if count > 1 and name != "HEIF":  # HEIC marks one of its pictures as the photo
         raise PhotoError(f"holds {count} pictures; save the one you mean as a file of its own")

@@ -59,7 +59,7 @@ def _samples_to_write(
     samples = corrected[rows]
     if photo.is_grey:
         samples = np.repeat(cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    if photo.native is not None and name != "BMP":
+    if photo.native is not None and _profile_to_write(photo, name):
         space = colour_space(photo.icc_profile, photo.is_grey)
         samples = correct_native(photo.native[rows], photo.pixels[rows], samples, space)
     if photo.is_grey:
@@ -73,6 +73,14 @@ def _samples_to_write(
     if name == "TIFF" and samples.shape[2] == samples.itemsize == 2:
         return samples[..., [0, 0, 0, 1]]  # few readers know deep grey with alpha
     return samples
+
+
+def _profile_to_write(photo: Photo, name: str) -> bytes | None:
+    """The photo's profile; None, for sRGB, where the format has none or makes RGB of grey."""
+    own_pixels = photo.pixels if photo.native is None else photo.native
+    is_deep_with_alpha = photo.alpha is not None and own_pixels.itemsize == 2
+    becomes_rgb = name in ("WEBP", "AVIF", "HEIF") or (name == "TIFF" and is_deep_with_alpha)
+    return None if name == "BMP" or (photo.is_grey and becomes_rgb) else photo.icc_profile
 
 
 def _bands(pixels: np.ndarray) -> Iterator[slice]:
@@ -186,8 +194,8 @@ def _encode_tiff(photo: Photo, corrected: np.ndarray, file: BinaryIO) -> None:
         tags[338] = 0 if photo.is_mask else 2
     if photo.dpi:
         (tags[282], tags[283]), tags[296] = photo.dpi, 2
-    if photo.icc_profile:
-        tags[34675] = photo.icc_profile
+    if profile := _profile_to_write(photo, "TIFF"):
+        tags[34675] = profile
     if photo.xmp:
         tags[700] = photo.xmp
     file.write(tags.tobytes().removeprefix(b"Exif\0\0"))
@@ -220,7 +228,7 @@ def _encode_by_pillow(
         options = {"dpi": photo.dpi} if photo.dpi else {}
     else:
         exif = photo.exif and b"Exif\0\0" + photo.exif
-        metadata = {"icc_profile": photo.icc_profile, "exif": exif, "xmp": photo.xmp}
+        metadata = {"icc_profile": _profile_to_write(photo, name), "exif": exif, "xmp": photo.xmp}
         options |= {key: value for key, value in metadata.items() if value}
     stream = io.BytesIO()
     image.save(stream, format=name, **options)

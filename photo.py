@@ -36,8 +36,9 @@ def load_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
       RAW is developed to 16 bits with the camera's white balance and no brightening.
     - Colours that a TIFF multiplies by alpha are divided by it. Its fourth channel may mean nothing
       that is known: such a mask stays in a TIFF, and other formats lose it.
-    - TIFF previews and the second pictures of phone JPEGs are dropped; animations and TIFFs of
-      several pages are refused, because one frame would not be the file.
+    - TIFF previews and the second pictures of phone JPEGs are dropped; animations, TIFFs of
+      several pages and those that begin with a preview are refused, as one frame would not be the
+      file.
     - EXIF, XMP, IPTC, captions and dpi are kept; EXIF too damaged to parse is dropped.
 
     Args:
@@ -82,7 +83,7 @@ def save_photo(
     The format is `output_format`, or else what the suffix of `path` says (so a PNG that is called
     .jpg comes out as a true JPEG under its name), or else the photo's own; RAW becomes TIFF.
     Formats without 16 bits get 8, formats without alpha are flattened on white, grey stays grey,
-    BMP keeps no metadata and therefore holds sRGB. EXIF or XMP of more than 64 kB, which JPEG can't
+    BMP keeps no metadata and therefore holds sRGB, as does grey that a format makes RGB. EXIF or XMP of more than 64 kB, which JPEG can't
     hold, is dropped there. The EXIF thumbnail is unlinked and Photoshop's dropped: they show the
     photo before. The file appears whole or not at all; missing folders are made.
 

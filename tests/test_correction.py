@@ -127,6 +127,43 @@ def test_the_network_sees_the_size_that_the_config_says(
     assert read(tmp_path / "out" / "a.png").shape == (*size, 3)
 
 
+@pytest.mark.parametrize("size", [(40, 60), (200, 300)])  # as the network sees it, and larger
+@pytest.mark.parametrize("use_orig_size", [False, True])
+def test_what_alpha_hides_has_no_say_in_the_exposure(
+    run_predict, tmp_path, make_photo, monkeypatch, size, use_orig_size
+):
+    photo = make_photo(*size) // 4
+    alpha = np.zeros(size, np.uint8)
+    alpha[:, : size[1] // 2] = 255
+    for name, hidden in (("black", 0), ("white", 255)):
+        pixels = np.where(alpha[..., None] > 0, photo, hidden)
+        save(tmp_path / "photos" / f"{name}.png", np.dstack([pixels, alpha]))
+    seen, run_network = [], correction.run_network
+
+    def noting(abnormal, *others):
+        seen.append(abnormal)
+        return run_network(abnormal, *others)
+
+    monkeypatch.setattr(correction, "run_network", noting)
+    assert run_predict(gain=1.0, image_size=[40, 60], use_orig_size=use_orig_size) == 0
+    first, second = seen
+    assert np.abs(first - second).max() < (1e-6 if size == (40, 60) or use_orig_size else 0.02)
+    for name, hidden in (("black", 0), ("white", 255)):
+        result = read(tmp_path / "out" / f"{name}.png")
+        assert np.array_equal(result[..., 3], alpha)
+        visible = result[:, : size[1] // 2 - 8, :3]
+        assert np.abs(visible - 2.0 * photo[:, : visible.shape[1]]).max() <= 1
+        assert np.abs(result[:, -1, :3].astype(int) - min(2 * hidden, 255)).max() <= 1
+
+
+def test_a_photo_with_alpha_comes_back_exactly_at_no_strength(doubling, make_photo):
+    photo, alpha = make_photo(60, 40), make_photo(60, 40)[..., 0]
+    assert np.array_equal(correction.correct(photo, doubling, alpha=alpha, strength=0.0), photo)
+    nothing = np.zeros_like(alpha)
+    plain = correction.correct(photo, doubling)
+    assert np.abs(correction.correct(photo, doubling, alpha=nothing).astype(int) - plain).max() <= 1
+
+
 def test_the_network_gets_levels_strength_and_more_only_where_asked(doubling, make_photo):
     photo = make_photo(40, 40) // 4
     plain = correction.correct(photo, doubling)

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import tifffile
 from photo_files import (
     ALPHA_16,
     GREY,
@@ -33,6 +34,15 @@ from photo import PhotoError, load_photo, load_rgb, output_suffix, save_photo
 def animated(format: str) -> bytes:
     frames = [Image.fromarray(SCENE), Image.fromarray(SCENE[::-1])]
     return encode(frames[0], format, save_all=True, append_images=frames[1:])
+
+
+def preview_first(is_in_sub_ifd: bool) -> bytes:
+    stream = io.BytesIO()
+    options = {"subifds": 1} if is_in_sub_ifd else {}
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(SCENE[::2, ::2], photometric="rgb", metadata=None, subfiletype=1, **options)
+        writer.write(SCENE, photometric="rgb", metadata=None, subfiletype=0)
+    return stream.getvalue()
 
 
 JPEG, PNG, DEEP_TIFF = make_jpeg(SCENE), encode(SCENE, "PNG"), make_tiff(SCENE_16)
@@ -67,6 +77,8 @@ HOSTILE = [
     ("animated.webp", animated("WEBP"), "holds 2 pictures; save the one you mean"),
     ("animated.png", animated("PNG"), "holds 2 pictures"),
     ("pages.tif", animated("TIFF"), "holds 2 pictures"),
+    ("preview.tif", preview_first(False), "starts with a preview; save the photo itself"),
+    ("preview of a sub ifd.tif", preview_first(True), "starts with a preview"),
     ("float.tif", FLOATS, "colour mode F is not supported; save it as RGB"),
     ("float colours.tif", make_tiff(SCENE / np.float32(255)), "floats, signed .* save it as RGB"),
     ("signed.tif", SIGNED, "floats, signed .* are not supported; save it as RGB of 8 or 16 bits"),
@@ -91,6 +103,17 @@ def test_a_hostile_file_is_refused_in_one_line_that_names_it(
             load(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
         assert "\n" not in str(caught.value) and "BytesIO" not in str(caught.value)
+
+
+def test_a_tiff_that_tells_no_resolution_gets_none(tmp_path):
+    (tmp_path / "a.tif").write_bytes(encode(SCENE, "TIFF"))
+    with Image.open(tmp_path / "a.tif") as image:
+        assert 282 not in image.tag_v2
+    photo = load_photo(tmp_path / "a.tif")
+    assert photo.dpi is None
+    save_photo(photo, photo.pixels, tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:
+        assert 282 not in image.tag_v2
 
 
 def test_a_large_photo_passes_when_it_is_allowed(tmp_path, monkeypatch):

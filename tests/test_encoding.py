@@ -51,6 +51,24 @@ def test_every_photo_can_be_written_in_every_format(output_format, tmp_path):
         assert np.array_equal(colour, SCENE_16) and np.array_equal(alpha, ALPHA_16)
 
 
+@pytest.mark.parametrize(("depth", "output_format"), [(8, "webp"), (16, "webp"), (16, "tiff")])
+def test_grey_that_becomes_rgb_is_srgb_and_has_no_grey_profile(depth, output_format, tmp_path):
+    samples = np.dstack([GREY_16, ALPHA_16])
+    data = make_png_16(samples, icc_chunk(GREY_18))
+    if depth == 8:
+        data = encode(Image.fromarray(GREY), "PNG", icc_profile=GREY_18)
+    (tmp_path / "in.png").write_bytes(data)
+    photo = load_photo(tmp_path / "in.png")
+    assert photo.native is not None
+    result = tmp_path / f"out{output_suffix('in.png', output_format)}"
+    save_photo(photo, photo.pixels, result, output_format, quality=100)
+    with Image.open(result) as image:
+        assert "icc_profile" not in image.info
+    again = load_photo(result)
+    tolerance = 1 if output_format == "tiff" else 6 * 257
+    assert_close(again.pixels * (65535 / np.iinfo(again.pixels.dtype).max), photo.pixels, tolerance)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("is_grey", [False, True])
 def test_the_bands_in_which_a_photo_is_written_do_not_show(suffix, is_grey, tmp_path, monkeypatch):
