@@ -83,9 +83,10 @@ def save_photo(
     The format is `output_format`, or else what the suffix of `path` says (so a PNG that is called
     .jpg comes out as a true JPEG under its name), or else the photo's own; RAW becomes TIFF.
     Formats without 16 bits get 8, formats without alpha are flattened on white, grey stays grey,
-    BMP keeps no metadata and therefore holds sRGB, as does grey that a format makes RGB. EXIF or XMP of more than 64 kB, which JPEG can't
-    hold, is dropped there. The EXIF thumbnail is unlinked and Photoshop's dropped: they show the
-    photo before. The file appears whole or not at all; missing folders are made.
+    BMP keeps no metadata and therefore holds sRGB, as does grey that a format makes RGB. EXIF or
+    XMP of more than 64 kB, which JPEG can't hold, is dropped there. The EXIF thumbnail is unlinked
+    and Photoshop's dropped: they show the photo before. The file appears whole or not at all;
+    missing folders are made.
 
     Args:
         photo: what `load_photo` returned.
