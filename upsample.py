@@ -97,9 +97,12 @@ def fit_gains(
     def window_mean(image: np.ndarray) -> np.ndarray:
         return cv2.blur(image, (2 * radius + 1, 2 * radius + 1))
 
-    centred = abnormal - abnormal.mean((0, 1))
-    whole = 1 + (centred * (corrected - abnormal)).mean((0, 1)) / (
-        np.square(centred).mean((0, 1)) + np.float32(epsilon)
+    def channel_means(image: np.ndarray) -> np.ndarray:
+        return np.float32(cv2.mean(image)[:3])  # several times faster than NumPy's
+
+    centred = abnormal - channel_means(abnormal)
+    whole = 1 + channel_means(centred * (corrected - abnormal)) / (
+        channel_means(centred * centred) + np.float32(epsilon)
     )
     unexplained = corrected - whole * abnormal
     mean = window_mean(abnormal)
@@ -107,7 +110,7 @@ def fit_gains(
     variance = window_mean(abnormal * abnormal) - mean * mean
     gain = whole + window_mean(covariance / (variance + np.float32(epsilon)))
     offset = corrected - gain * abnormal
-    grey = abnormal.mean(2)
+    grey = cv2.transform(abnormal, np.full((1, 3), 1 / 3, np.float32))
     grey_variance = (window_mean(grey * grey) - window_mean(grey) ** 2)[..., None]
     edge_share = grey_variance / (grey_variance + np.float32(EDGE_VARIANCE))
     offset += (window_mean(offset) - offset) * edge_share
