@@ -1,6 +1,7 @@
 import pytest
 import torch
 from conftest import make_batch
+from networks import DEFAULT, TINY, make_trained, make_untrained, note_runs
 from torch import nn
 
 from model import (
@@ -15,40 +16,12 @@ from model import (
 from pyramid import pyramid_down, pyramid_up
 
 SIZES = [(1, 1), (1, 200), (200, 1), (2, 3), (17, 31), (64, 64), (101, 67)]
-DEFAULT = {"layer_counts": [4, 3, 3, 3], "first_channels": [24, 24, 24, 16]}
-TINY = {"layer_counts": [1, 1], "first_channels": [8, 8]}
 VARIANTS = [
     {},
     {"has_gain": True},
     {"has_group_norm": [True, True]},
     {"has_gain": True, "has_group_norm": [True, False]},
 ]
-
-
-def make_trained(**settings) -> ExposureCorrectionNet:
-    """A network whose heads are no longer zero, so that every weight matters."""
-    torch.manual_seed(0)
-    network = ExposureCorrectionNet(**(TINY | settings))
-    for unet in network.sub_networks:
-        nn.init.normal_(unet.head.weight, std=0.2)
-        nn.init.normal_(unet.head.bias, std=0.1)
-    return network.eval()
-
-
-def make_untrained(*arguments, **settings) -> ExposureCorrectionNet:
-    """The identity, with heads just above zero, so that no sub-network is left out."""
-    network = ExposureCorrectionNet(*arguments, **settings)
-    for unet in network.sub_networks:
-        nn.init.constant_(unet.head.bias, 1e-9)
-    return network
-
-
-def note_runs(network: ExposureCorrectionNet) -> list[int]:
-    """A list to which every sub-network adds its index when it runs."""
-    runs = []
-    for index, unet in enumerate(network.sub_networks):
-        unet.register_forward_hook(lambda *_, index=index: runs.append(index))
-    return runs
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -260,69 +233,6 @@ def test_level_scales_of_the_wrong_length_are_refused(scales):
 def test_active_counts_that_do_not_exist_are_refused(active_count):
     with pytest.raises(ValueError, match=f"active_count is {active_count}; allowed: 1 to 2"):
         ExposureCorrectionNet(**TINY)(make_batch(1, 3, 8, 8), active_count=active_count)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 12), (13, 16)])
-def test_sub_network_sees_any_size_without_padding(size):
-    torch.manual_seed(0)
-    unet, image = make_trained(layer_counts=[2], first_channels=[8]).sub_networks[0], []
-    unet.encoder[0].register_forward_hook(lambda _, inputs, __: image.append(inputs[0]))
-    photo = make_batch(2, 3, *size)
-    with torch.no_grad():
-        assert unet(photo).shape == (2, 3, *size)
-    assert image[0].equal(photo)
-
-
-def test_odd_sides_end_as_if_the_last_row_and_column_stood_there_twice():
-    stage = nn.Identity()  # max-pool, enlarge by the nearest, add: what the shape of a U-Net does
-    unet = SubUNet(1, 8)
-    unet.encoder[0], unet.bridge, unet.decoder[0], unet.head = stage, stage, stage, stage
-    unet.upsamplings[0] = nn.Upsample(scale_factor=2)
-    photo = make_batch(1, 3, 5, 7)
-    doubled = torch.nn.functional.pad(photo, (0, 1, 0, 1), mode="replicate")
-    assert unet(photo).equal(unet(doubled)[..., :5, :7])
-
-
-# ------------------------------------------------------------------ without gradients
-
-
-@pytest.mark.parametrize("has_gain", [False, True])
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_sub_network_that_gives_zeros_is_left_out_unless_it_learns(index, has_gain):
-    network = make_trained(has_gain=has_gain)
-    untrained = network.sub_networks[index].head
-    nn.init.zeros_(untrained.weight)
-    nn.init.zeros_(untrained.bias)
-    image, runs = make_batch(1, 3, 16, 24), note_runs(network)
-    expected = network(image)[-1]
-    assert runs == [0, 1]
-    with torch.no_grad():
-        assert network(image)[-1].equal(expected)
-    assert runs == [0, 1, 1 - index]
-    untrained.bias.data[0] = 0.5
-    with torch.no_grad():
-        assert not network(image)[-1].equal(expected)
-
-
-def test_self_ensemble_averages_the_coarsest_sub_network_over_mirror_images():
-    network = make_trained(layer_counts=[1], first_channels=[8], has_group_norm=[True])
-    image = make_batch(2, 3, 16, 24)
-    with torch.no_grad():
-        corrected = network(image, self_ensemble=True)[-1]
-        plain = network(image)[-1]
-        mirrored = [network(image.flip(sides))[-1].flip(sides) for sides in ([3], [2], [2, 3])]
-    torch.testing.assert_close(corrected, torch.stack([plain, *mirrored]).mean(0))
-    assert (corrected - plain).abs().max() > 0.01
-
-
-def test_self_ensemble_leaves_finer_sub_networks_as_they_are():
-    network = make_trained(has_gain=True)
-    image, batch_sizes = make_batch(1, 3, 16, 24), []
-    for unet in network.sub_networks:
-        unet.register_forward_hook(lambda _, inputs, __: batch_sizes.append(len(inputs[0])))
-    with torch.no_grad():
-        network(image, self_ensemble=True)
-    assert batch_sizes == [4, 1]
 
 
 # ------------------------------------------------------- one photo, whatever is around it
