@@ -147,6 +147,10 @@ class TrainConfig(Config):
     is_group_norm_of_every_unet: tuple[bool, ...] | None = optional(
         or_null(list_of(boolean())), None
     )
+    # what convolutions of every sub-network see beyond the border; None: zeros everywhere
+    padding_mode_of_every_unet: tuple[str, ...] | None = optional(
+        or_null(list_of(one_of("zeros", "replicate"))), None
+    )
     # sub-networks predict a gain and an offset per pixel (see model.py); false: as the paper
     has_gain: bool = optional(boolean(), False)
     # range of the crops' sides, as shares of the largest crop that fits into the photo, 0..1
@@ -170,6 +174,7 @@ class TrainConfig(Config):
         *map(one_per_level, LEVEL_LISTS),
         one_per_level("begin_use_level_epoch"),
         one_per_level("is_group_norm_of_every_unet"),
+        one_per_level("padding_mode_of_every_unet"),
         not_above("final_lr", "init_lr"),
         not_above("discriminator_final_lr", "discriminator_init_lr"),
         Relation(

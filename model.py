@@ -54,10 +54,14 @@ class LearnedUpsampling(nn.ConvTranspose2d):
 class ConvBlock(nn.Sequential):
     """Two 3x3 convolutions, each followed by (GroupNorm and) LeakyReLU(0.2)."""
 
-    def __init__(self, in_channels: int, out_channels: int, has_group_norm: bool):
+    def __init__(
+        self, in_channels: int, out_channels: int, has_group_norm: bool, padding_mode: str
+    ):
         layers = []
         for channels in (in_channels, out_channels):
-            layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
+            layers.append(
+                nn.Conv2d(channels, out_channels, 3, padding=1, padding_mode=padding_mode)
+            )
             if has_group_norm:
                 groups = gcd(MAX_NORM_GROUPS, out_channels)
                 layers.append(nn.GroupNorm(groups, out_channels))
@@ -73,6 +77,8 @@ class SubUNet(nn.Module):
         first_channels: channels of the first stage; each further one has twice as many.
         has_group_norm: normalise after each convolution (the paper does not). It sees one
             photo at a time, unlike batch norm, so training and use agree.
+        padding_mode: what convolutions see beyond the border, as nn.Conv2d has it: "zeros" (the
+            paper), by which the network knows where the photo's frame is, or "replicate".
         out_channels: channels of the output, which starts at zero.
     """
 
@@ -81,6 +87,7 @@ class SubUNet(nn.Module):
         layer_count: int,
         first_channels: int,
         has_group_norm: bool = False,
+        padding_mode: str = "zeros",
         out_channels: int = 3,
     ):
         super().__init__()
@@ -90,12 +97,12 @@ class SubUNet(nn.Module):
         self.decoder = nn.ModuleList()
         in_channels = 3
         for width in widths[:-1]:
-            self.encoder.append(ConvBlock(in_channels, width, has_group_norm))
+            self.encoder.append(ConvBlock(in_channels, width, has_group_norm, padding_mode))
             in_channels = width
-        self.bridge = ConvBlock(in_channels, widths[-1], has_group_norm)
+        self.bridge = ConvBlock(in_channels, widths[-1], has_group_norm, padding_mode)
         for width in reversed(widths[:-1]):
             self.upsamplings.append(nn.ConvTranspose2d(2 * width, width, kernel_size=2, stride=2))
-            self.decoder.append(ConvBlock(2 * width, width, has_group_norm))
+            self.decoder.append(ConvBlock(2 * width, width, has_group_norm, padding_mode))
         self.head = nn.Conv2d(first_channels, out_channels, kernel_size=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -162,6 +169,7 @@ class ExposureCorrectionNet(nn.Module):
         first_channels: channels of the first stage of every sub-network, coarsest first.
         has_group_norm: which sub-networks normalise, coarsest first; None: none.
         has_gain: predict gain and offset instead of the offset alone.
+        padding_modes: of every sub-network, coarsest first; None: all "zeros".
 
     Raises:
         ValueError: the lists differ in length or are empty.
@@ -173,16 +181,20 @@ class ExposureCorrectionNet(nn.Module):
         first_channels: Sequence[int],
         has_group_norm: Sequence[bool] | None = None,
         has_gain: bool = False,
+        padding_modes: Sequence[str] | None = None,
     ):
         super().__init__()
         if has_group_norm is None:
             has_group_norm = [False] * len(layer_counts)
-        lengths = {len(layer_counts), len(first_channels), len(has_group_norm)}
+        if padding_modes is None:
+            padding_modes = ["zeros"] * len(layer_counts)
+        lists = (layer_counts, first_channels, has_group_norm, padding_modes)
+        lengths = set(map(len, lists))
         if lengths != {max(len(layer_counts), 1)}:
             raise ValueError(
                 f"layer_counts has {len(layer_counts)} levels, first_channels "
-                f"{len(first_channels)}, has_group_norm {len(has_group_norm)}: "
-                "they must be equal and 1 or more"
+                f"{len(first_channels)}, has_group_norm {len(has_group_norm)}, "
+                f"padding_modes {len(padding_modes)}: they must be equal and 1 or more"
             )
         # The arguments again, in plain types, to be stored beside the weights.
         self.architecture = {
@@ -190,13 +202,12 @@ class ExposureCorrectionNet(nn.Module):
             "first_channels": list(first_channels),
             "has_group_norm": list(has_group_norm),
             "has_gain": has_gain,
+            "padding_modes": list(padding_modes),
         }
         self.has_gain = has_gain
         self.sub_networks = nn.ModuleList(
-            SubUNet(layers, channels, normed, out_channels=6 if has_gain else 3)
-            for layers, channels, normed in zip(
-                layer_counts, first_channels, has_group_norm, strict=True
-            )
+            SubUNet(*settings, out_channels=6 if has_gain else 3)
+            for settings in zip(*lists, strict=True)
         )
         self.upsamplings = nn.ModuleList(LearnedUpsampling() for _ in layer_counts[1:])
 

@@ -80,6 +80,7 @@ def make_networks(config: TrainConfig, device: torch.device, is_resumed: bool = 
         config.first_layer_out_channels_of_every_unet,
         config.is_group_norm_of_every_unet,
         config.has_gain,
+        config.padding_mode_of_every_unet,
     )
     if config.pretrained_model and not is_resumed:
         pretrained = load_weights(config.pretrained_model)

@@ -54,6 +54,17 @@ def test_weights_bring_their_architecture_and_come_back_in_half_precision(tmp_pa
         assert theirs[name].equal(weight.half().float())
 
 
+def test_weights_from_before_there_were_padding_modes_have_zeros(tmp_path):
+    network = make_network()
+    save_weights(tmp_path / "new.pth", network)
+    state = load_checkpoint(tmp_path / "new.pth")
+    del state["architecture"]["padding_modes"]
+    save_checkpoint(tmp_path / "old.pth", state)
+    loaded = load_weights(tmp_path / "old.pth")
+    assert loaded.architecture["padding_modes"] == ["zeros", "zeros"]
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+
+
 def test_default_weights_take_about_14_megabytes(tmp_path):
     save_weights(tmp_path / "best.pth", ExposureCorrectionNet([4, 3, 3, 3], [24, 24, 24, 16]))
     assert (tmp_path / "best.pth").stat().st_size == pytest.approx(2 * 7_016_016, rel=0.01)

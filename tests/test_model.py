@@ -20,7 +20,7 @@ VARIANTS = [
     {},
     {"has_gain": True},
     {"has_group_norm": [True, True]},
-    {"has_gain": True, "has_group_norm": [True, False]},
+    {"has_gain": True, "has_group_norm": [True, False], "padding_modes": ["replicate", "zeros"]},
 ]
 
 
@@ -125,19 +125,29 @@ def test_discriminator_refuses_a_size_that_seven_halvings_leave_nothing_of():
 
 
 def test_network_stores_its_arguments_as_plain_types():
-    network = ExposureCorrectionNet((1, 2), (8, 4), (True, False), True)
+    network = ExposureCorrectionNet(
+        (1, 2), (8, 4), (True, False), True, padding_modes=("replicate", "zeros")
+    )
     assert network.architecture == {
         "layer_counts": [1, 2],
         "first_channels": [8, 4],
         "has_group_norm": [True, False],
         "has_gain": True,
+        "padding_modes": ["replicate", "zeros"],
     }
     again = ExposureCorrectionNet(**network.architecture)
     again.load_state_dict(network.state_dict())
 
 
 @pytest.mark.parametrize(
-    "arguments", [([], []), ([1, 1], [8]), ([1], [8, 8]), ([1, 1], [8, 8], [True])]
+    "arguments",
+    [
+        ([], []),
+        ([1, 1], [8]),
+        ([1], [8, 8]),
+        ([1, 1], [8, 8], [True]),
+        ([1, 1], [8, 8], None, False, ["zeros"]),
+    ],
 )
 def test_network_refuses_lists_of_different_lengths(arguments):
     with pytest.raises(ValueError, match="must be equal and 1 or more"):

@@ -57,6 +57,7 @@ def test_networks_are_built_as_the_config_says(make_config):
         layer_count_of_every_unet=[2, 1, 1],
         first_layer_out_channels_of_every_unet=[4, 8, 4],
         is_group_norm_of_every_unet=[True, False, False],
+        padding_mode_of_every_unet=["replicate", "zeros", "zeros"],
         has_gain=True,
         discriminator_image_size=[128, 160],
     )
@@ -66,6 +67,7 @@ def test_networks_are_built_as_the_config_says(make_config):
         "first_channels": [4, 8, 4],
         "has_group_norm": [True, False, False],
         "has_gain": True,
+        "padding_modes": ["replicate", "zeros", "zeros"],
     }
     assert networks.discriminator.image_size == (128, 160)
 

@@ -30,6 +30,17 @@ def test_odd_sides_end_as_if_the_last_row_and_column_stood_there_twice():
     assert unet(photo).equal(unet(doubled)[..., :5, :7])
 
 
+@pytest.mark.parametrize(("padding_mode", "sees_frame"), [("zeros", True), ("replicate", False)])
+def test_a_sub_network_sees_the_frame_only_by_zeros_around_it(padding_mode, sees_frame):
+    network = make_trained(layer_counts=[2], first_channels=[8], padding_modes=[padding_mode])
+    unet, features = network.sub_networks[0], []
+    unet.bridge.register_forward_hook(lambda *step: features.append(step[-1]))
+    with torch.no_grad():
+        unet(torch.full((1, 3, 24, 16), 0.4))
+    spread = features[0].std(dim=(2, 3)).max()
+    assert spread > 1e-3 if sees_frame else spread < 1e-6
+
+
 @pytest.mark.parametrize("has_gain", [False, True])
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_sub_network_that_gives_zeros_is_left_out_unless_it_learns(index, has_gain):
