@@ -91,13 +91,16 @@ def correct(
         The corrected photo, of the shape and type of `photo`.
 
     Raises:
-        ValueError: photo has another shape, type or range, or the network fails on it.
+        ValueError: an argument has another shape, type or range, or the network fails on it.
     """
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype not in WHITE or not photo.size:
-        types = ", ".join(str(dtype) for dtype in WHITE)
-        raise ValueError(f"photo is {photo.shape} {photo.dtype}; allowed: (H, W, 3) {types}")
-    if photo.dtype == np.float32 and not (photo.min() >= 0 and photo.max() <= 1):  # nor NaN
-        raise ValueError(f"photo is {photo.min():g} to {photo.max():g}; float32 is in 0 to 1")
+    check_pixels("photo", photo, (*photo.shape[:2], 3))
+    if alpha is not None:
+        check_pixels("alpha", alpha, photo.shape[:2])
+    if min(image_size) < 1:
+        raise ValueError(f"image_size is {image_size}; allowed: sides of 1 px or more")
+    for name, value, most in (("restraint", restraint, 1), ("strength", strength, 2)):
+        if not 0 <= value <= most:
+            raise ValueError(f"{name} is {value}; allowed: 0 to {most}")
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     if alpha is not None:
@@ -115,6 +118,16 @@ def correct(
     if alpha is not None:  # even at its own size, the photo differs from what the network saw
         return apply_gains(photo, fit_gains(abnormal, corrected))
     return upsample_correction(photo, abnormal, corrected)
+
+
+def check_pixels(name: str, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError where pixels have not that shape, or not the types or range of photos."""
+    if pixels.shape != shape or pixels.dtype not in WHITE or not pixels.size:
+        sides = "(H, W, 3)" if len(shape) == 3 else f"the photo's {shape}"
+        types = ", ".join(str(dtype) for dtype in WHITE)
+        raise ValueError(f"{name} is {pixels.shape} {pixels.dtype}; allowed: {sides} {types}")
+    if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # nor NaN
+        raise ValueError(f"{name} is {pixels.min():g} to {pixels.max():g}; float32 is in 0 to 1")
 
 
 def fill_hidden(image: np.ndarray, cover: np.ndarray) -> np.ndarray:

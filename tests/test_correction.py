@@ -56,6 +56,24 @@ def test_correct_refuses_other_shapes_and_types(doubling, photo):
         correction.correct(photo, doubling)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("strength", 2.1, "0 to 2"),
+        ("strength", -0.1, "0 to 2"),
+        ("strength", float("nan"), "0 to 2"),
+        ("restraint", 1.5, "0 to 1"),
+        ("image_size", (0, 512), "sides of 1 px or more"),
+        ("alpha", np.zeros((4, 6), np.uint8), r"the photo's \(6, 4\) uint8"),
+        ("alpha", np.zeros((6, 4), bool), r"the photo's \(6, 4\) uint8"),
+        ("alpha", np.full((6, 4), 255, np.float32), "float32 is in 0 to 1"),
+    ],
+)
+def test_correct_refuses_options_out_of_range(doubling, option, value, allowed):
+    with pytest.raises(ValueError, match=f"^{option} is .*{allowed}"):
+        correction.correct(np.zeros((6, 4, 3), np.uint8), doubling, **{option: value})
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 2), (33, 65)])
 @pytest.mark.parametrize("use_orig_size", [False, True])
 def test_photos_of_any_size_are_corrected(doubling, make_photo, size, use_orig_size):
