@@ -5,7 +5,6 @@ corrected = correct(photo, model)  # (H, W, 3) arrays, sRGB
 """
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from checkpoint import load_weights
 from compare import save_comparison, show_window
 from config import PredictConfig
 from folder import comparison_path
+from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
@@ -219,12 +219,22 @@ def correct_file(
     save_photo(photo, corrected, output, config.output_format, config.quality)
 
 
+def count_cores() -> int:
+    """Cores that this process may use: its share, where torchrun has started several here."""
+    process_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if process_count == 1:
+        return torch.get_num_threads()
+    # Each was told to have one thread, which is right for training alone.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(affinity(0)) if affinity else os.cpu_count() or 1) // process_count)
+
+
 def correct_files(
     outputs: dict[Path, Path], model: ExposureCorrectionNet, config: PredictConfig
 ) -> list[str]:
     """Correct many files, several at a time; returns a line for each failure."""
     # Several photos at a time, each on its own cores, leave no core idle while files are read.
-    core_count = torch.get_num_threads()
+    core_count = count_cores()
     # A network pass at full size wants all of them, and all the memory.
     most = 1 if config.use_orig_size else MAX_THREADS
     thread_count = max(1, min(len(outputs), core_count, most))
@@ -244,7 +254,7 @@ def correct_files(
             for path, output in outputs.items()
         }
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(jobs) < 2):
-            path, output = jobs[job]
+            path, output = jobs.pop(job)  # a failed one holds on to its photo
             try:
                 job.result()
                 if is_shown:
@@ -254,8 +264,8 @@ def correct_files(
             except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
                 failures.append(f"{path}: {error or type(error).__name__}")
     except KeyboardInterrupt:
-        # Threads can't be stopped; a second one ends the process, and leaves temporary files.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Threads can't be stopped; a second signal ends the process, and leaves temporary files.
+        end_at_next_signal()
         lines = [*failures, "stopping after the photos under way; Ctrl-C again to stop at once"]
         print(*lines, sep="\n", file=sys.stderr, flush=True)
         raise

@@ -11,11 +11,21 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from colour import cmyk_to_srgb, colour_space, native_to_srgb
-from metadata import jpeg_extra, png_extra, png_info, tiff_exif, upright_exif
+from metadata import (
+    jpeg_extra,
+    png_extra,
+    png_info,
+    raw_profile_exif,
+    tiff_exif,
+    upright_exif,
+)
 from photo_formats import Photo, PhotoError, register_heif
+
+# Profiles and comments of more than Pillow's 1 MB are rare, but no attack.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**24)
 
 ODD_PIXELS = (
     "floats, signed numbers, 16-bit Lab and 16-bit grey with alpha are not supported; "
@@ -42,7 +52,7 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     image = _open(name, data, max_pixels)
     if name == "PNG":  # of what stands behind the pixels, Pillow knows nothing yet
         image.info |= png_info(data)
-    exif, orientation = upright_exif(image.info.get("exif", b""))
+    exif, orientation = upright_exif(image.info.get("exif") or raw_profile_exif(image.info))
     is_turned = orientation != 1
     if name == "TIFF":  # whose pixels both decoders turn by themselves
         exif, is_turned = tiff_exif(_read_header(name, data).getexif()), True
@@ -81,7 +91,7 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
         icc_profile=icc_profile,
         exif=exif or None,
         xmp=xmp,
-        dpi=dpi if len(dpi) == 2 and all(0 < value < 65536 for value in dpi) else None,
+        dpi=dpi if len(dpi) == 2 and all(0.5 <= value <= 65535 for value in dpi) else None,
         **details,
     )
 
@@ -91,14 +101,18 @@ def _decode_raw(data: bytes, max_pixels: int) -> Photo:
         import rawpy
     except ImportError as error:
         raise PhotoError("RAW needs rawpy; pip install rawpy") from error
-    with rawpy.imread(io.BytesIO(data)) as raw:
-        _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
-        pixels = raw.postprocess(
-            output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92)
-        )
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            _check_size(raw.sizes.width, raw.sizes.height, max_pixels)
+            pixels = raw.postprocess(
+                output_bps=16, use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92)
+            )
+    except rawpy.LibRawError as error:  # whose text is bytes
+        raise PhotoError(f"damaged or unsupported RAW: {error.args[0].decode()}") from error
     tags = Image.Exif()
-    if data.startswith((b"II*\0", b"MM\0*")):
-        tags.load(data)
+    magic = {b"II": b"II*\0", b"MM": b"MM\0*"}.get(data[:2])
+    if magic:  # ORF and RW2 have other ones, and are TIFFs nevertheless
+        tags.load(magic + data[4:])
     return Photo(pixels, format="RAW", exif=tiff_exif(tags) or None)
 
 

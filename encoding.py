@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from colour import STRIP_ROWS, colour_space, correct_native, to_8_bit
-from metadata import SEGMENT_BYTES, XMP_TEXT, jpeg_segment, keep_descriptive, png_chunk
+from metadata import SEGMENT_BYTES, XMP_TEXT, jpeg_segment, png_chunk, tiff_exif
 from photo_formats import Photo, register_heif
 
 JPEG_SIDE = 65500  # px, of libjpeg
@@ -151,14 +151,9 @@ def _encode_png(photo: Photo, corrected: np.ndarray, file: BinaryIO) -> None:
     if photo.xmp:
         parts.append(png_chunk(b"iTXt", XMP_TEXT + photo.xmp))
     file.writelines(parts)
-    start, size, checksum = file.tell(), 0, zlib.crc32(b"IDAT")
-    file.write(bytes(4) + b"IDAT")  # the size is known at the end
     for packed in _deflate(_filtered_rows(photo, corrected)):
-        size += file.write(packed)
-        checksum = zlib.crc32(packed, checksum)
-    file.writelines([struct.pack(">I", checksum), png_chunk(b"IEND", b"")])
-    file.seek(start)
-    file.write(struct.pack(">I", size))
+        file.write(png_chunk(b"IDAT", packed))
+    file.write(png_chunk(b"IEND", b""))
 
 
 def _filtered_rows(photo: Photo, corrected: np.ndarray) -> Iterator[np.ndarray]:
@@ -181,7 +176,8 @@ def _encode_tiff(photo: Photo, corrected: np.ndarray, file: BinaryIO) -> None:
     # An EXIF block is a TIFF without a picture: give it one.
     tags = Image.Exif()
     tags.load(photo.exif or b"")
-    keep_descriptive(tags)
+    if not tiff_exif(tags):  # none, or too odd to write
+        tags = Image.Exif()
     tags.endian = "<"
     tags[256], tags[257] = width, height
     tags[258] = (8 * row.itemsize,) * channels
@@ -224,6 +220,8 @@ def _encode_by_pillow(
     if name == "WEBP":
         options["lossless"] = photo.is_lossless and quality is None
         options["exact"] = True  # keep the colours under transparent alpha
+    if name == "AVIF":
+        options["subsampling"] = "4:4:4"
     if name == "BMP":
         options = {"dpi": photo.dpi} if photo.dpi else {}
     else:
@@ -251,5 +249,6 @@ def _deflate(pieces: Iterable[np.ndarray]) -> Iterator[bytes]:
     # Run lengths and Huffman codes: seven times faster than a search for matches, hardly larger.
     compressor = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     for piece in pieces:
-        yield compressor.compress(piece)
+        if packed := compressor.compress(piece):
+            yield packed
     yield compressor.flush()

@@ -17,7 +17,7 @@ class Work(NamedTuple):
     """What a command has to do; of several processes, each has its own share."""
 
     outputs: dict[Path, Path]  # the results by photo
-    failures: list[str]  # a line for each folder that can't be listed
+    failures: list[str]  # a line for each folder that can't be listed; the first process has them
     skipped_count: int  # photos whose result is there
     others: list[Path]  # files that are no photos by their suffix; the first process has them
 
@@ -79,8 +79,10 @@ def find_inputs(
             if there.issuperset(namesakes):  # else the results may have been named otherwise
                 skipped.update(namesakes)
     left = {path: output for path, output in share.items() if path not in skipped}
-    others = [] if rank else sorted(set(files) - set(paths))
-    return Work(left, failures, len(share) - len(left), others)
+    skipped_count = len(share) - len(left)
+    if rank:  # what concerns the whole folder is told once
+        return Work(left, [], skipped_count, [])
+    return Work(left, failures, skipped_count, sorted(set(files) - set(paths)))
 
 
 def is_there(output: Path, compare: bool) -> bool:

@@ -35,33 +35,66 @@ class Interrupted(Exception):
 class StopSignal:
     """Turns the first signal into a request to stop after the step under way.
 
-    What follows within a second is taken for the same one: sent to all processes, it comes once
-    more from those that pass it on.
-
     Attributes:
         number: of the signal; 0: none came.
-        time: when it came, in s.
     """
 
     def __init__(self):
-        self.number, self.time = 0, 0.0
+        self.number = 0
         heed_signals(self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        if not self.number:
-            self.number, self.time = number, time.monotonic()
-            with contextlib.suppress(OSError):  # nobody may be there to read it
-                if number == getattr(signal, "SIGHUP", None):
-                    leave_terminal()
-                # Not by print, which may be what the signal has interrupted.
-                os.write(2, b"\nstopping after this step; again to stop at once\n")
-        elif time.monotonic() > self.time + 1:
-            signal.signal(number, signal.SIG_DFL)  # the program ends at once
+        self.number = number
+        end_at_next_signal()
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            leave_closed_terminal(number)
+            # Not by print, which may be what the signal has interrupted.
+            os.write(2, b"\nstopping after this step; again to stop at once\n")
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came, Ctrl-C or another; raised wherever the main thread was.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def raise_at_signal() -> None:
+    """Have the first signal raise Stopped, and a later one end the program."""
+
+    def stop(number: int, frame: object) -> None:
+        end_at_next_signal()
+        leave_closed_terminal(number)
+        raise Stopped(number)
+
+    heed_signals(stop)
+
+
+def end_at_next_signal() -> None:
+    """Have the next signal end the program at once.
+
+    What follows within a second is taken for the one before: sent to all processes, it comes once
+    more from those that pass it on.
+    """
+    start = time.monotonic()
+
+    def end(number: int, frame: object) -> None:
+        if time.monotonic() > start + 1:
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
+    heed_signals(end)
 
-def leave_terminal() -> None:
-    """Write to nowhere what went to a terminal, where writing fails once it is closed."""
+
+def leave_closed_terminal(number: int) -> None:
+    """On SIGHUP, write to nowhere what went to the terminal: that is closed, and writing fails."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         if stat.S_ISCHR(os.fstat(stream).st_mode):

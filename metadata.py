@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image
 
@@ -10,6 +11,7 @@ XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 SEGMENT_BYTES = 65533  # in a segment of a JPEG
 PHOTOSHOP = b"Photoshop 3.0\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword, uncompressed, no language
+RAW_PROFILE = b"Raw profile type exif\0"  # keyword under which ImageMagick writes EXIF
 PNG_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 
 
@@ -71,11 +73,11 @@ def tiff_exif(tags: Image.Exif) -> bytes:
 def keep_descriptive(tags: Image.Exif) -> None:
     """Drop the tags that say how the pixels of a TIFF lie.
 
-    Photoshop's layers and thumbnail (34377, 37724) show the photo before, and DNG's tags (from
-    50706) would make a RAW of it; profile (34675) and XMP (700) travel apart.
+    Photoshop's layers and thumbnail (34377, 37724) show the photo before, and DNG's tags (33421,
+    33422, from 50706) would make a RAW of it; profile (34675) and XMP (700) travel apart.
     """
     descriptive = (269, 270, 271, 272, 285, 305, 306, 315, 316)  # name, camera, time, artist, ...
-    apart = (700, 34377, 34675, 37724)
+    apart = (700, 33421, 33422, 34377, 34675, 37724)
     for tag in list(tags):
         if tag not in descriptive and (tag <= 532 or tag >= 50706 or tag in apart):
             del tags[tag]
@@ -134,7 +136,7 @@ def png_extra(data: bytes) -> bytes:
     return b"".join(
         png_chunk(kind, payload)
         for kind, payload in png_chunks(data)
-        if kind in PNG_CHUNKS and not payload.startswith(XMP_TEXT[:18])
+        if kind in PNG_CHUNKS and not payload.startswith((XMP_TEXT[:18], RAW_PROFILE))
     )
 
 
@@ -147,6 +149,19 @@ def png_info(data: bytes) -> dict[str, bytes]:
         elif kind == b"iTXt" and payload.startswith(XMP_TEXT):
             info["xmp"] = payload.removeprefix(XMP_TEXT)
     return info
+
+
+def raw_profile_exif(info: dict[str, Any]) -> bytes:
+    """EXIF that ImageMagick has written into a PNG as text: hexadecimal below three lines; or b"".
+
+    Args:
+        info: the PNG's texts by keyword, as Pillow has them.
+    """
+    text = info.get(RAW_PROFILE[:-1].decode())
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:])) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -74,7 +74,9 @@ def content_format(data: bytes, path: Path) -> str:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:11] in (b"avi", b"hei", b"hev", b"mif", b"msf"):
-        return "AVIF" if data[8:11] == b"avi" else "HEIF"
+        size = int.from_bytes(data[:4], "big")
+        brands = {data[start : start + 3] for start in range(8, min(size, len(data)), 4)}
+        return "AVIF" if b"avi" in brands else "HEIF"  # both may begin with "mif1"
     if is_raw:
         return "RAW"
     raise PhotoError("is no JPEG, PNG, TIFF, WebP, BMP, HEIC, AVIF or RAW photo; convert it to one")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ConfigError, PredictConfig, load_config
 from folder import Work, count_kinds, find_inputs
+from interruption import raise_at_signal
 
 if TYPE_CHECKING:
     from model import ExposureCorrectionNet
@@ -167,6 +168,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    raise_at_signal()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # the name of a file need not be text
             stream.reconfigure(errors="backslashreplace")
@@ -180,9 +182,9 @@ def main(arguments: list[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(silence, stream.fileno())
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + getattr(stopped, "number", signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ from photo_files import (
 )
 from PIL import Image, features
 
+# Red and blue columns in turn, which less chroma than 4:4:4 would blur.
+COLOUR_LINES = np.zeros_like(SCENE)
+COLOUR_LINES[:, ::2, 0], COLOUR_LINES[:, 1::2, 2] = 255, 255
+
 
 class Case(NamedTuple):
     """One kind of file, and what must come of it."""
@@ -288,6 +292,9 @@ def other_cases() -> list[Case]:
         avif = {"quality": 98, "subsampling": "4:4:4"}
         data = encode(turned_away(SCENE, 6), "AVIF", **avif, exif=make_exif(6), icc_profile=SRGB)
         cases.append(Case("avif, turned", ".avif", data, SCENE, "RGB", icc=SRGB, tolerance=10))
+        data = encode(COLOUR_LINES, "AVIF", **avif)
+        lines = Case("avif of fine colours", ".avif", data, COLOUR_LINES, "RGB", tolerance=10)
+        cases.append(lines)
     return cases
 
 

@@ -1,9 +1,17 @@
+import os
+import time
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from pictures import read, save
 
 import correction
+from photo_formats import PhotoError
 
 
 @pytest.fixture
@@ -197,6 +205,45 @@ def test_floats_beyond_black_and_white_are_refused(write_weights, value):
     photo[2, 3, 1] = value
     with pytest.raises(ValueError, match="float32 is in 0 to 1"):
         correction.correct(photo, correction.load_model(write_weights()))
+
+
+def test_failed_photos_are_forgotten(monkeypatch, doubling):
+    class Pixels:
+        pass
+
+    photos, most_alive = [], 0
+
+    def fail(path, *_):
+        nonlocal most_alive
+        pixels = Pixels()
+        photos.append(weakref.ref(pixels))
+        time.sleep(0.01)  # the main thread hears of the ones before
+        most_alive = max(most_alive, sum(photo() is not None for photo in photos))
+        raise PhotoError(f"{path}: damaged")
+
+    monkeypatch.setattr(correction, "correct_file", fail)
+    config = SimpleNamespace(use_orig_size=False, show_result=False, max_megapixels=1)
+    outputs = {Path(f"{number}.jpg"): Path("out.jpg") for number in range(40)}
+    failures = correction.correct_files(outputs, doubling, config)
+    assert len(failures) == 40
+    assert most_alive < 20
+
+
+def test_processes_of_torchrun_share_the_cores(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert correction.count_cores() == torch.get_num_threads()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for process_count, expected in (("2", 4), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", process_count)
+        assert correction.count_cores() == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_corrects_as_the_cpu_does(write_weights, make_photo):
+    weights, photo = write_weights(0.4, first_channels=[8, 8]), make_photo(90, 120)
+    on_gpu = correction.correct(photo, correction.load_model(weights, "cuda"), (64, 64))
+    on_cpu = correction.correct(photo, correction.load_model(weights), (64, 64))
+    np.testing.assert_allclose(on_gpu.astype(int), on_cpu, atol=1)
 
 
 def test_weights_load_on_the_cpu_and_ready_to_use(write_weights):

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import sys
 import types
@@ -11,6 +12,7 @@ from photo_files import (
     GREY,
     GREY_16,
     HEIGHT,
+    LUT_RGB,
     SCENE,
     SCENE_16,
     SRGB,
@@ -26,7 +28,7 @@ from photo_files import (
     read_plainly,
     turned_away,
 )
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from photo import PhotoError, load_photo, load_rgb, output_suffix, save_photo
 
@@ -124,6 +126,30 @@ def test_a_large_photo_passes_when_it_is_allowed(tmp_path, monkeypatch):
     assert load_photo(tmp_path / "in.tif", max_pixels=WIDTH * HEIGHT).pixels.shape == SCENE.shape
 
 
+def test_a_png_with_a_profile_of_more_than_a_megabyte_is_read(tmp_path):
+    noise = np.random.default_rng(0).bytes(2**20 + 99)
+    profile = LUT_RGB + noise
+    (tmp_path / "in.png").write_bytes(encode(SCENE, "PNG", icc_profile=profile))
+    photo = load_photo(tmp_path / "in.png")
+    save_photo(photo, photo.pixels, tmp_path / "out.png")
+    assert load_photo(tmp_path / "out.png").icc_profile == profile
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_exif_that_a_png_holds_as_text_turns_it(is_packed, tmp_path):
+    exif = make_exif(6)
+    notes = PngImagePlugin.PngInfo()
+    text = f"\nexif\n{len(exif):8}\n" + "\n".join(re.findall(".{1,72}", exif.hex()))
+    notes.add_text("Raw profile type exif", text, zip=is_packed)
+    (tmp_path / "in.png").write_bytes(encode(turned_away(SCENE, 6), "PNG", pnginfo=notes))
+    photo = load_photo(tmp_path / "in.png")
+    assert np.array_equal(photo.pixels, SCENE)
+    save_photo(photo, photo.pixels, tmp_path / "out.png")
+    written = Image.open(tmp_path / "out.png")
+    assert_exif_is_kept(written.getexif())
+    assert not written.text
+
+
 def test_other_code_keeps_pillows_guard_against_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     (tmp_path / "in.png").write_bytes(PNG)
@@ -132,38 +158,62 @@ def test_other_code_keeps_pillows_guard_against_bombs(tmp_path, monkeypatch):
         Image.open(io.BytesIO(BOMB))
 
 
-def test_raw_is_developed_to_16_bits_and_written_as_tiff(tmp_path, monkeypatch):
-    class FakeRaw:
-        sizes = types.SimpleNamespace(width=WIDTH, height=HEIGHT)
+class FakeLibRawError(Exception):
+    pass
 
-        def __enter__(self):
-            return self
 
-        def __exit__(self, *_):
-            return None
+class FakeRaw:
+    sizes = types.SimpleNamespace(width=WIDTH, height=HEIGHT)
 
-        def postprocess(self, output_bps, **_):
-            assert output_bps == 16
-            return SCENE_16
+    def __init__(self, stream: io.BytesIO):
+        if stream.read(4) == b"FUJI":
+            raise FakeLibRawError(b"Unsupported file format or not RAW file")
 
-    monkeypatch.setitem(sys.modules, "rawpy", types.SimpleNamespace(imread=lambda _: FakeRaw()))
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def postprocess(self, output_bps, **_):
+        assert output_bps == 16
+        return SCENE_16
+
+
+@pytest.fixture
+def fake_rawpy(monkeypatch):
+    rawpy = types.SimpleNamespace(imread=FakeRaw, LibRawError=FakeLibRawError)
+    monkeypatch.setitem(sys.modules, "rawpy", rawpy)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "magic"), [(".dng", b"II*\0"), (".orf", b"IIRO"), (".rw2", b"IIU\0")]
+)
+def test_raw_is_developed_to_16_bits_and_written_as_tiff(suffix, magic, tmp_path, fake_rawpy):
     exif = Image.Exif()
     exif.load(make_exif(8))
-    exif[50706] = b"\1\4\0\0"
-    (tmp_path / "in.dng").write_bytes(encode(SCENE, "TIFF", exif=exif))
-    photo = load_photo(tmp_path / "in.dng")
-    save_photo(photo, photo.pixels, tmp_path / f"out{output_suffix('in.dng')}")
+    exif[50706], exif[33422] = b"\1\4\0\0", b"\0\1\1\2"
+    path = tmp_path / f"in{suffix}"
+    path.write_bytes(magic + encode(SCENE, "TIFF", exif=exif)[4:])
+    photo = load_photo(path)
+    save_photo(photo, photo.pixels, tmp_path / f"out{output_suffix(path)}")
     colour, _ = read_plainly(tmp_path / "out.tif", is_deep=True)
     assert np.array_equal(colour, SCENE_16)
     written = Image.open(tmp_path / "out.tif").getexif()
     assert_exif_is_kept(written)
-    assert 50706 not in written  # or it would count as a DNG
+    assert 50706 not in written and 33422 not in written  # or it would count as a DNG
     with pytest.raises(PhotoError, match="megapixels"):
-        load_photo(tmp_path / "in.dng", max_pixels=100)
+        load_photo(path, max_pixels=100)
+
+
+def test_what_libraw_says_of_a_damaged_raw_is_told_as_text(tmp_path, fake_rawpy):
+    (tmp_path / "in.raf").write_bytes(b"FUJIFILM")
+    with pytest.raises(PhotoError, match=r"in\.raf: damaged or unsupported RAW: Unsupported file"):
+        load_photo(tmp_path / "in.raf")
 
 
 @pytest.mark.parametrize("turn", [1, 6])
-def test_heic_stays_heic_where_pillow_heif_is_installed(turn, tmp_path):
+def test_heic_stays_heic(turn, tmp_path):
     pytest.importorskip("pillow_heif").register_heif_opener()
     notes = {"exif": make_exif(turn), "icc_profile": SRGB}
     data = encode(turned_away(SCENE, turn), "HEIF", quality=98, **notes)
@@ -175,3 +225,14 @@ def test_heic_stays_heic_where_pillow_heif_is_installed(turn, tmp_path):
         assert image.format == "HEIF" and image.info["icc_profile"] == SRGB
         assert_exif_is_kept(image.getexif())
         assert_close(np.asarray(image), SCENE, 15)
+
+
+def test_heic_with_alpha_needs_no_exif(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    alpha = ALPHA_16.astype(np.uint8)
+    (tmp_path / "in.heic").write_bytes(encode(np.dstack([SCENE, alpha]), "HEIF", quality=98))
+    photo = load_photo(tmp_path / "in.heic")
+    assert_close(photo.pixels, SCENE, 12)
+    assert photo.exif is None
+    save_photo(photo, photo.pixels, tmp_path / "out.heic")
+    assert_close(np.asarray(Image.open(tmp_path / "out.heic")), np.dstack([SCENE, photo.alpha]), 15)

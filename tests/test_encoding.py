@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -145,6 +147,23 @@ def test_metadata_too_long_for_a_jpeg_is_dropped_and_the_rest_kept(dropped, kept
     with Image.open(tmp_path / "out.jpg") as image:
         assert dropped not in image.info and image.info[kept].endswith(notes[kept])
         assert_close(np.asarray(image), SCENE, 6)
+
+
+def test_exif_too_odd_for_a_tiff_is_dropped_there(tmp_path):
+    odd = struct.pack("<4sIHHHIfI", b"II*\0", 8, 1, 271, 11, 1, 1.5, 0)  # a camera's name of 1.5
+    photo = Photo(SCENE, exif=odd)
+    save_photo(photo, SCENE, tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as image:
+        assert np.array_equal(np.asarray(image), SCENE) and 271 not in image.getexif()
+
+
+@pytest.mark.parametrize(("dpi", "expected"), [(0.3, None), (65535.7, None), (300, (300, 300))])
+def test_a_resolution_that_a_jpeg_cannot_hold_is_dropped(dpi, expected, tmp_path):
+    (tmp_path / "in.tif").write_bytes(encode(SCENE, "TIFF", dpi=(dpi, dpi)))
+    photo = load_photo(tmp_path / "in.tif")
+    save_photo(photo, photo.pixels, tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.info.get("dpi") == expected
 
 
 def test_what_a_format_cannot_hold_is_refused_with_the_reason(tmp_path):

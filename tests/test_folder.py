@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import folder
 from config import ConfigError
 from folder import count_kinds, find_inputs, photo_paths, plan_outputs
 from photo_formats import PhotoError
@@ -236,6 +237,21 @@ def test_shares_do_not_depend_on_what_other_processes_have_finished(touch, join_
     (tmp_path / "out" / "a.jpg").touch()  # of the first process
     left = find_inputs(folder, tmp_path / "out", skip_existing=True)
     assert list(left.outputs) == [folder / "b.jpg", folder / "d.jpg"]
+
+
+def test_what_concerns_the_whole_folder_is_told_by_one_process(touch, join_torchrun, monkeypatch):
+    def list_files(folder, on_error):
+        on_error(PhotoError("locked: cannot be listed"))
+        return [folder / "a.jpg", folder / "b.jpg", folder / "c.txt"]
+
+    monkeypatch.setattr(folder, "visible_files", list_files)
+    source = touch("a.jpg", "b.jpg")
+    join_torchrun(0, 2)
+    first = find_inputs(source, OUT)
+    join_torchrun(1, 2)
+    second = find_inputs(source, OUT)
+    assert first.failures == ["locked: cannot be listed"] and first.others == [source / "c.txt"]
+    assert not second.failures and not second.others
 
 
 def test_a_rank_without_torchrun_shares_nothing(touch, monkeypatch):

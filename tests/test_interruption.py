@@ -16,13 +16,13 @@ from interruption import SIGNALS, Interrupted, StopSignal
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_a_request_and_a_later_one_ends_the_program(number):
     script = f"""
-import os, interruption
+import os, time, interruption
 stop = interruption.StopSignal()
 assert stop.number == 0
 for _ in range(2):  # as from the terminal and from torchrun
     os.kill(os.getpid(), {number:d})
     assert stop.number == {number:d}
-stop.time -= 2
+time.sleep(1.05)
 os.kill(os.getpid(), {number:d})
 """
     result = subprocess.run(
@@ -30,6 +30,26 @@ os.kill(os.getpid(), {number:d})
     )
     assert result.returncode == -number
     assert result.stderr == "\nstopping after this step; again to stop at once\n"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_raised_and_a_later_one_ends_the_program(number):
+    script = f"""
+import os, time, interruption
+interruption.raise_at_signal()
+try:
+    os.kill(os.getpid(), {number:d})
+    time.sleep(9)
+except KeyboardInterrupt as stopped:
+    assert stopped.number == {number:d}
+os.kill(os.getpid(), {number:d})  # as from the terminal and from torchrun
+time.sleep(1.05)
+os.kill(os.getpid(), {number:d})
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (-number, "")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -18,6 +18,8 @@ def test_every_suffix_is_in_small_letters_and_belongs_to_one_format():
         (b"RIFF\0\0\0\0WEBP", "a", "WEBP"),
         (b"\0\0\0\x18ftypmif1", "a.heic", "HEIF"),
         (b"\0\0\0\x18ftypavif", "a.heic", "AVIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf", "a.avif", "AVIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heicmiafavif", "a.heic", "HEIF"),
         (b"II*\0", "a.tif", "TIFF"),
         (b"II*\0", "a.NEF", "RAW"),
         (b"FUJIFILM", "a.raf", "RAW"),

@@ -1,6 +1,5 @@
 """predict.py on files and folders."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,19 @@ from PIL import Image
 
 import correction
 import distributed
+from interruption import SIGNALS
+
+
+def small_config(tmp_path, write_weights) -> dict:
+    """A predict_conf.json for a process of its own."""
+    return {
+        "img_pth": str(tmp_path / "photos"),
+        "image_size": [32, 32],
+        "use_orig_size": False,
+        "result_output_dir": str(tmp_path / "out"),
+        "pretrained_model": str(write_weights()),
+        "show_result": False,
+    }
 
 
 def test_an_untrained_network_returns_photos_unchanged(run_predict, tmp_path, make_photo):
@@ -248,10 +260,29 @@ def test_ctrl_c_begins_no_further_photo_and_says_what_it_waits_for(
     monkeypatch.setattr(correction, "as_completed", interrupted)
     assert run_predict() == 130
     assert 0 < len(begun) < len(paths)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second one ends it at once
     first, last = capsys.readouterr().err.splitlines()
     assert first == "stopping after the photos under way; Ctrl-C again to stop at once"
     assert last.startswith("stopped; ")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it_after_the_photos_under_way(
+    number, tmp_path, write_photos, write_weights, write_json
+):
+    write_photos(tmp_path / "photos", 400)
+    conf = write_json("conf.json", small_config(tmp_path, write_weights))
+    command = [sys.executable, "predict.py", "--conf", str(conf)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not files_in(tmp_path / "out"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1].endswith("skip_existing goes on from there\n")
+    assert process.returncode == 128 + number
+    left = files_in(tmp_path / "out")
+    assert 0 < len(left) < 400
+    assert all(name.startswith("photo_") for name in left)  # no temporary file
 
 
 def test_where_nobody_reads_the_output_it_ends_without_a_traceback(
@@ -259,16 +290,9 @@ def test_where_nobody_reads_the_output_it_ends_without_a_traceback(
 ):
     write_photos(tmp_path / "photos", 1)
     (tmp_path / "photos" / "notes.txt").touch()  # which is told before the photo is corrected
-    values = {
-        "img_pth": str(tmp_path / "photos"),
-        "image_size": [32, 32],
-        "use_orig_size": False,
-        "result_output_dir": str(tmp_path / "out"),
-        "pretrained_model": str(write_weights()),
-        "show_result": False,
-    }
+    conf = write_json("conf.json", small_config(tmp_path, write_weights))
     process = subprocess.Popen(
-        [sys.executable, "-u", "predict.py", "--conf", str(write_json("conf.json", values))],
+        [sys.executable, "-u", "predict.py", "--conf", str(conf)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
