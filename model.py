@@ -150,6 +150,22 @@ def average_over_flips(sub_network: SubUNet, image: Tensor) -> Tensor:
     return torch.stack(restored).mean(0)
 
 
+def hold_border(update: Tensor) -> Tensor:
+    """Give the outermost pixels the values of those beside them, further in.
+
+    There, the zeros around the photo count most, and would leave a greyer border.
+
+    Args:
+        update: (N, 6, H, W), the gains and offsets of a sub-network.
+
+    Returns:
+        (N, 6, H, W); what is smaller than 3 px comes back as it is.
+    """
+    if min(update.shape[-2:]) < 3:
+        return update
+    return F.pad(update[..., 1:-1, 1:-1], (1, 1, 1, 1), mode="replicate")
+
+
 class ExposureCorrectionNet(nn.Module):
     """One SubUNet per level of a Laplacian pyramid, coarsest first; untrained, the identity.
 
@@ -163,6 +179,9 @@ class ExposureCorrectionNet(nn.Module):
 
         z_l = up(y_{l+1}) + up(G_{l+1}) * scale_l * laplacian_l
         y_l = (1 + gain_l) * z_l + offset_l,             G_l = (1 + gain_l) * up(G_{l+1})
+
+    The outermost gains and offsets of the coarsest level are those beside them, where its
+    convolutions see zeros around the photo.
 
     Args:
         layer_counts: encoder stages of every sub-network, coarsest first.
@@ -205,6 +224,7 @@ class ExposureCorrectionNet(nn.Module):
             "padding_modes": list(padding_modes),
         }
         self.has_gain = has_gain
+        self.sees_frame = padding_modes[0] == "zeros"
         self.sub_networks = nn.ModuleList(
             SubUNet(*settings, out_channels=6 if has_gain else 3)
             for settings in zip(*lists, strict=True)
@@ -273,6 +293,8 @@ class ExposureCorrectionNet(nn.Module):
                 else:
                     update = sub_network(corrected).float()
                 if self.has_gain:
+                    if index == 0 and self.sees_frame:
+                        update = hold_border(update)
                     level_gain, update = (1 + update[:, :3]), update[:, 3:]
                     gain = level_gain if gain is None else level_gain * gain
                     corrected = level_gain * corrected

@@ -41,6 +41,21 @@ def test_a_sub_network_sees_the_frame_only_by_zeros_around_it(padding_mode, sees
     assert spread > 1e-3 if sees_frame else spread < 1e-6
 
 
+@pytest.mark.parametrize(("padding_mode", "is_held"), [("zeros", True), ("replicate", False)])
+def test_gains_and_offsets_at_the_border_are_those_beside_them(padding_mode, is_held):
+    network = make_trained(
+        layer_counts=[1], first_channels=[8], padding_modes=[padding_mode], has_gain=True
+    )
+    image = make_batch(2, 3, 5, 9)
+    with torch.no_grad():
+        update = network.sub_networks[0](image)
+        corrected = network(image)[-1]
+    if is_held:
+        update = update[..., [1, 1, 2, 3, 3], :][..., [1, 1, 2, 3, 4, 5, 6, 7, 7]]
+    expected = (1 + update[:, :3]) * image + update[:, 3:]
+    torch.testing.assert_close(corrected, expected)
+
+
 @pytest.mark.parametrize("has_gain", [False, True])
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_sub_network_that_gives_zeros_is_left_out_unless_it_learns(index, has_gain):
