@@ -53,7 +53,8 @@ def fuse(abnormal: np.ndarray, corrected: np.ndarray) -> np.ndarray:
     """
     # OpenCV leaves exposure out unless told, and saturation would rule out grey photos.
     merge = cv2.createMergeMertens(contrast_weight=1, saturation_weight=0, exposure_weight=1)
-    fused = merge.process([abnormal * 255, corrected * 255])  # it divides floats, too, by 255
+    # It divides floats, too, by 255. In flat areas, the last bits would count as contrast.
+    fused = merge.process([np.rint(image * 4080) / 16 for image in (abnormal, corrected)])
     return np.clip(fused, 0, 1).astype(np.float32)
 
 

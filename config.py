@@ -235,6 +235,8 @@ class PredictConfig(Config):
         or_null(list_of(whole(1, 4096))), None
     )
 
+    # finest level that the network corrects, 1: all; None: the coarsest, guided upsampling the rest
+    finest_level: int | None = optional(or_null(whole(1, 8)), None)
     # find the exposure as the mean over four mirror images of the photo
     self_ensemble: bool = optional(boolean(), True)
     # factor on each level of the photo's pyramid, coarsest first; None: 1 (the authors' S)

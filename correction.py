@@ -25,10 +25,15 @@ from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
+from pyramid import gaussian_pyramid, pad_for_pyramid
 from upsample import WHITE, apply_gains, fit_gains, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
 MAX_THREADS = 4
+# px of a level from which on it tells enough to carry its correction on.
+MIN_SIDE = 8
+# Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
+CARRY_EPSILON = 3e-4
 COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
 
 
@@ -59,6 +64,7 @@ def correct(
     *,
     alpha: np.ndarray | None = None,
     use_orig_size: bool = False,
+    finest_level: int | None = None,
     self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
     restraint: float = 0.08,
@@ -79,8 +85,12 @@ def correct(
         alpha: (H, W), any of these types, 0 being transparent: what it hides has no say in how
             the rest is exposed.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
+        finest_level: of the pyramid, that the network corrects; guided upsampling carries the
+            correction on to finer ones. 1: all of them, as in the paper; None: the coarsest
+            with sides of 8 px or more, which leaves no halos along edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo.
-        level_scales: one factor per level of its pyramid, coarsest first; None: all 1.
+        level_scales: one factor per level of its pyramid, coarsest first, of which the network
+            then corrects all; None: all 1.
         restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
             where level_scales are given.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
@@ -106,7 +116,9 @@ def correct(
     if alpha is not None:
         cover = alpha if use_orig_size else fit_into(alpha, image_size)
         abnormal = fill_hidden(abnormal, cover.astype(np.float32) / WHITE[alpha.dtype])
-    corrected = run_network(abnormal, model, level_scales, self_ensemble)
+    if level_scales is not None:
+        finest_level = 1
+    corrected = run_network(abnormal, model, finest_level, level_scales, self_ensemble)
     if level_scales is None:
         corrected = adjust.restrain(abnormal, corrected, restraint)
     if strength != 1:
@@ -167,21 +179,46 @@ def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 def run_network(
     abnormal: np.ndarray,
     model: ExposureCorrectionNet,
+    finest_level: int | None = None,
     level_scales: Sequence[float] | None = None,
     self_ensemble: bool = True,
 ) -> np.ndarray:
-    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped.
+    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped; see `correct`.
 
     Raises:
-        ValueError: what comes out is not finite.
+        ValueError: there is no such level, or what comes out is not finite.
     """
+    if finest_level is None:
+        finest_level = model.level_count
+        while finest_level > 1 and min(abnormal.shape[:2]) < MIN_SIDE * 2 ** (finest_level - 1):
+            finest_level -= 1
+    if not 1 <= finest_level <= model.level_count:
+        raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
     device = next(model.parameters()).device
-    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None]
-    corrected: Tensor = model(batch.contiguous(), level_scales, self_ensemble=self_ensemble)[-1][0]
-    if not corrected.isfinite().all():
+    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
+    if finest_level == 1:
+        return to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
+    padded = pad_for_pyramid(batch, model.level_count)
+    levels = gaussian_pyramid(padded, model.level_count)
+    active_count = model.level_count - finest_level + 1
+    outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
+    small_abnormal, small_corrected = (
+        to_picture(photos[active_count - 1]) for photos in (levels, outputs)
+    )
+    gains = fit_gains(small_abnormal, small_corrected, radius=1, epsilon=CARRY_EPSILON)
+    height, width = abnormal.shape[:2]
+    return apply_gains(to_picture(padded), gains)[:height, :width]
+
+
+def to_picture(batch: Tensor) -> np.ndarray:
+    """Map a batch of one photo, (1, 3, H, W), to (H, W, 3) float32, clipped to [0, 1].
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    if not batch.isfinite().all():
         raise ValueError("the network gives values that are not finite; use other weights")
-    corrected = corrected.clamp(0, 1)
-    return np.ascontiguousarray(corrected.permute(1, 2, 0).cpu().numpy())
+    return np.ascontiguousarray(batch[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy())
 
 
 # ----------------------------------------------------------------------------- many photos
@@ -202,6 +239,7 @@ def correct_file(
         image_size=config.image_size,
         alpha=None if photo.is_mask else photo.alpha,
         use_orig_size=config.use_orig_size,
+        finest_level=config.finest_level,
         self_ensemble=config.self_ensemble,
         level_scales=config.level_scales,
         restraint=config.restraint,

@@ -90,6 +90,8 @@ def check_architecture(architecture: dict[str, Any], config: PredictConfig) -> N
     if config.level_scales is not None:
         said["items in level_scales"] = (len(config.level_scales), level_count)
     lines = []
+    if config.finest_level is not None and config.finest_level > level_count:
+        lines.append(f"finest_level is {config.finest_level}; allowed: 1 to {level_count}, or null")
     for key, (ours, theirs) in said.items():
         ours = list(ours) if isinstance(ours, tuple) else ours
         if ours not in (None, theirs):

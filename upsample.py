@@ -20,6 +20,8 @@ import numpy as np
 # The value of white in each type that a photo's pixels may have.
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 
+# The variance below which a whole photo is flat, and tells no gain.
+FLAT_VARIANCE = np.float32(1e-5)
 # The variance in a window, of grey in [0, 1], at which half of a pixel's own offset is smoothed.
 # Black against white has 0.25, foliage around 0.01.
 EDGE_VARIANCE = 0.06
@@ -102,7 +104,7 @@ def fit_gains(
 
     centred = abnormal - channel_means(abnormal)
     whole = 1 + channel_means(centred * (corrected - abnormal)) / (
-        channel_means(centred * centred) + np.float32(epsilon)
+        channel_means(centred * centred) + FLAT_VARIANCE
     )
     unexplained = corrected - whole * abnormal
     mean = window_mean(abnormal)

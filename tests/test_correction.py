@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import make_trained, note_runs
 from pictures import read, save
 
 import correction
+from model import ExposureCorrectionNet
 from photo_formats import PhotoError
 
 
@@ -205,6 +207,55 @@ def test_floats_beyond_black_and_white_are_refused(write_weights, value):
     photo[2, 3, 1] = value
     with pytest.raises(ValueError, match="float32 is in 0 to 1"):
         correction.correct(photo, correction.load_model(write_weights()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0]),
+        ({"finest_level": 3}, [0]),
+        ({"finest_level": 2}, [0, 1]),
+        ({"finest_level": 1}, [0, 1, 2]),
+        ({"level_scales": [1, 1, 1]}, [0, 1, 2]),
+    ],
+)
+def test_the_network_corrects_as_many_levels_as_asked_for(settings, expected, make_photo):
+    network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
+    runs = note_runs(network)
+    correction.correct(make_photo(70, 90), network, (64, 64), **settings)
+    assert runs == expected
+
+
+@pytest.mark.parametrize(("side", "expected"), [(7, [0, 1, 2]), (16, [0, 1]), (32, [0])])
+def test_small_photos_take_finer_levels(side, expected, make_photo):
+    network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
+    runs = note_runs(network)
+    correction.correct(make_photo(side, 90), network)
+    assert runs == expected
+
+
+def test_all_levels_give_what_the_network_gives(make_photo):
+    network, photo = make_trained(has_gain=True), make_photo(33, 21)
+    batch = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = network(batch, self_ensemble=True)[-1][0].permute(1, 2, 0).clamp(0, 1)
+    corrected = correction.correct(photo, network, finest_level=1, restraint=0)
+    np.testing.assert_allclose(corrected, expected * 255, atol=0.6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 90), (33, 65), (128, 96)])
+def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, make_photo):
+    network = ExposureCorrectionNet([1] * 4, [4] * 4, has_gain=True)
+    network.sub_networks[0].head.bias.data[:3] = 0.5
+    photo = make_photo(*size) // 2
+    corrected = correction.correct(photo, network, restraint=0)
+    np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
+
+
+@pytest.mark.parametrize("finest_level", [-1, 0, 3])
+def test_a_level_that_the_weights_have_not_is_refused(doubling, make_photo, finest_level):
+    with pytest.raises(ValueError, match=rf"finest_level is {finest_level}; allowed: 1 to 2"):
+        correction.correct(make_photo(8, 8), doubling, finest_level=finest_level)
 
 
 def test_failed_photos_are_forgotten(monkeypatch, doubling):

@@ -7,6 +7,7 @@ from PIL import Image
 
 import adjust
 import correction
+from checkpoint import load_weights, save_weights
 from model import ExposureCorrectionNet
 
 
@@ -31,6 +32,25 @@ def test_level_scales_of_a_wrong_length_are_exit_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("finest_level", "factor"), [(None, 2), (2, 2), (1, 6)])
+def test_the_finest_level_says_how_many_sub_networks_run(
+    run_predict, tmp_path, dark, write_weights, finest_level, factor
+):
+    weights = write_weights(1.0, name="two.pth")
+    network = load_weights(weights)
+    network.sub_networks[1].head.bias.data[:3] = 2.0  # the finer one makes three times as bright
+    save_weights(weights, network)
+    assert run_predict(pretrained_model=str(weights), finest_level=finest_level) == 0
+    expected = np.minimum(dark * float(factor), 255)
+    assert np.abs(read(tmp_path / "out" / "dark.png") - expected).max() <= 1.5
+
+
+def test_a_finest_level_beyond_those_of_the_weights_is_exit_code_2(run_predict, dark, capsys):
+    assert run_predict(finest_level=3) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "finest_level is 3; allowed: 1 to 2, or null"
 
 
 @pytest.mark.parametrize(("settings", "expected"), [({}, True), ({"self_ensemble": False}, False)])
