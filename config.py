@@ -92,9 +92,9 @@ class TrainConfig(Config):
     discriminator_init_lr: float = required(number(0, above=True), 1e-4)
     discriminator_final_lr: float = required(number(0), 1e-6)
     # passes over the training photos
-    epochs: int = required(whole(1), 49)
+    epochs: int = required(whole(1), 64)
     # first epoch (from 1) with the adversarial loss; greater than epochs: never
-    begin_use_adv_loss_epoch: int = required(whole(1), 49)
+    begin_use_adv_loss_epoch: int = required(whole(1), 64)
     # GPUs to train on, such as "0" or "0,1"; "": the CPU
     CUDA_VISIBLE_DEVICES: str = required(gpu_list(), "0")
     # processes that load photos, per GPU; 0: the training process itself
