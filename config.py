@@ -239,7 +239,7 @@ class PredictConfig(Config):
     finest_level: int | None = optional(or_null(whole(1, 8)), None)
     # find the exposure as the mean over four mirror images of the photo
     self_ensemble: bool = optional(boolean(), True)
-    # factor on each level of the photo's pyramid, coarsest first; None: 1 (the authors' S)
+    # factor on each level of the photo's pyramid, coarsest first (the authors' S); None: none
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
@@ -263,6 +263,11 @@ class PredictConfig(Config):
     RELATIONS: ClassVar[tuple[Relation, ...]] = (
         *map(one_per_level, LEVEL_LISTS),
         one_per_level("level_scales"),
+        Relation(
+            ("finest_level", "level_scales"),
+            lambda finest_level, scales: scales is None or finest_level in (None, 1),
+            "with level_scales, which are of all levels, finest_level is 1 or null",
+        ),
     )
 
 

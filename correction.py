@@ -25,7 +25,7 @@ from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
-from pyramid import gaussian_pyramid, pad_for_pyramid
+from pyramid import gaussian_pyramid, pad_for_pyramid, pyramid_up
 from upsample import WHITE, apply_gains, fit_gains, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
@@ -33,7 +33,7 @@ MAX_THREADS = 4
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
 # Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
-CARRY_EPSILON = 3e-4
+CARRY_EPSILON = 1e-4
 COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
 
 
@@ -90,7 +90,7 @@ def correct(
             with sides of 8 px or more, which leaves no halos along edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo.
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
-            then corrects all; None: all 1.
+            then corrects all; None: none.
         restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
             where level_scales are given.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
@@ -116,8 +116,6 @@ def correct(
     if alpha is not None:
         cover = alpha if use_orig_size else fit_into(alpha, image_size)
         abnormal = fill_hidden(abnormal, cover.astype(np.float32) / WHITE[alpha.dtype])
-    if level_scales is not None:
-        finest_level = 1
     corrected = run_network(abnormal, model, finest_level, level_scales, self_ensemble)
     if level_scales is None:
         corrected = adjust.restrain(abnormal, corrected, restraint)
@@ -186,8 +184,12 @@ def run_network(
     """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped; see `correct`.
 
     Raises:
-        ValueError: there is no such level, or what comes out is not finite.
+        ValueError: there is no such level, level_scales want all, or what comes out is not finite.
     """
+    if level_scales is not None:
+        if finest_level not in (None, 1):
+            raise ValueError(f"finest_level is {finest_level}; with level_scales it is 1 or None")
+        finest_level = 1
     if finest_level is None:
         finest_level = model.level_count
         while finest_level > 1 and min(abnormal.shape[:2]) < MIN_SIDE * 2 ** (finest_level - 1):
@@ -207,7 +209,26 @@ def run_network(
     )
     gains = fit_gains(small_abnormal, small_corrected, radius=1, epsilon=CARRY_EPSILON)
     height, width = abnormal.shape[:2]
-    return apply_gains(to_picture(padded), gains)[:height, :width]
+    return to_picture(carry_gains(padded, gains))[:height, :width]
+
+
+def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
+    """Apply the gains and offsets of a pyramid's level to its finest one.
+
+    They are enlarged as the pyramid is, whose pixel i lies on pixel 2i of the next finer level.
+
+    Args:
+        photo: (1, 3, H, W).
+        small_gains: (2, h, w, 3) from fit_gains; H / h is a power of 2, and the same as W / w.
+
+    Returns:
+        (1, 3, H, W).
+    """
+    gains = torch.from_numpy(small_gains).to(photo.device).permute(0, 3, 1, 2)
+    while gains.shape[-1] < photo.shape[-1]:
+        gains = pyramid_up(gains)
+    gain, offset = gains
+    return gain * photo + offset
 
 
 def to_picture(batch: Tensor) -> np.ndarray:

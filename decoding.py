@@ -4,6 +4,7 @@ Pillow reads the headers and the rarer kinds. OpenCV decodes 8-bit JPEG (a third
 arrays, from the same libjpeg-turbo) and 16-bit colour, which Pillow cannot hold.
 """
 
+import contextlib
 import io
 import re
 import struct
@@ -15,17 +16,17 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from colour import cmyk_to_srgb, colour_space, native_to_srgb
 from metadata import (
+    MAX_TEXT,
     jpeg_extra,
     png_extra,
     png_info,
-    raw_profile_exif,
     tiff_exif,
     upright_exif,
 )
 from photo_formats import Photo, PhotoError, register_heif
 
 # Profiles and comments of more than Pillow's 1 MB are rare, but no attack.
-PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**24)
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, MAX_TEXT)
 
 ODD_PIXELS = (
     "floats, signed numbers, 16-bit Lab and 16-bit grey with alpha are not supported; "
@@ -52,7 +53,7 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     image = _open(name, data, max_pixels)
     if name == "PNG":  # of what stands behind the pixels, Pillow knows nothing yet
         image.info |= png_info(data)
-    exif, orientation = upright_exif(image.info.get("exif") or raw_profile_exif(image.info))
+    exif, orientation = upright_exif(image.info.get("exif") or b"")
     is_turned = orientation != 1
     if name == "TIFF":  # whose pixels both decoders turn by themselves
         exif, is_turned = tiff_exif(_read_header(name, data).getexif()), True
@@ -111,8 +112,9 @@ def _decode_raw(data: bytes, max_pixels: int) -> Photo:
         raise PhotoError(f"damaged or unsupported RAW: {error.args[0].decode()}") from error
     tags = Image.Exif()
     magic = {b"II": b"II*\0", b"MM": b"MM\0*"}.get(data[:2])
-    if magic:  # ORF and RW2 have other ones, and are TIFFs nevertheless
-        tags.load(magic + data[4:])
+    if magic and data[2:4] not in (b"+\0", b"\0+"):  # ORF and RW2 have other ones, but are TIFFs
+        with contextlib.suppress(Exception):  # odd tags cost the tags, not the photo
+            tags.load(magic + data[4:])
     return Photo(pixels, format="RAW", exif=tiff_exif(tags) or None)
 
 

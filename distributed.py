@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from config import ConfigError
-from interruption import heed_signals
+from interruption import heed_signals, without_handlers
 
 
 def rank() -> int:
@@ -152,9 +152,10 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 def wait_for_others() -> None:
     """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=timedelta(days=7))
-        dist.barrier()
+        with without_handlers():  # Python's wait for the end of what is not Python
+            if not dist.is_initialized():
+                dist.init_process_group("gloo", timeout=timedelta(days=7))
+            dist.barrier()
 
 
 def _spawned(local_rank: int, run: Callable[..., int], arguments: tuple[Any, ...]) -> None:

@@ -27,8 +27,11 @@ def make_results_corrector(results: dict[Path, Path]) -> Corrector:
     return lambda pair, photo: load_picture(results[pair.input], photo.shape[:2])
 
 
-def make_network_corrector(weights: Path) -> Corrector:
+def make_network_corrector(weights: Path, **options: float | None) -> Corrector:
     """Return a corrector that runs the network, on a GPU where there is one.
+
+    Args:
+        options: of `correct`, where they are not None.
 
     Raises:
         OSError, ValueError: the weights can't be read.
@@ -36,7 +39,8 @@ def make_network_corrector(weights: Path) -> Corrector:
     from correction import choose_device, correct, load_model  # scoring pictures does without
 
     model = load_model(weights, choose_device())
-    return lambda pair, photo: correct(photo, model, image_size=(LONG_SIDE, LONG_SIDE))
+    options = {name: value for name, value in options.items() if value is not None}
+    return lambda pair, photo: correct(photo, model, (LONG_SIDE, LONG_SIDE), **options)
 
 
 def describe_protocol(source: str, corrected: str) -> dict[str, str]:
@@ -88,6 +92,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="finished pictures of any program, at the photos' paths or with their names",
     )
+    for name, kind in (("--finest-level", int), ("--restraint", float)):
+        parser.add_argument(name, type=kind, help="as in predict_conf.json")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for scores.csv and scores.json")
     options = parser.parse_args(arguments)
     if (options.inputs is None) != (options.references is None):
@@ -125,12 +131,17 @@ def main(arguments: list[str] | None = None) -> int:
         correct = make_results_corrector(results)
     else:
         try:
-            correct = make_network_corrector(options.weights)
+            correct = make_network_corrector(
+                options.weights, finest_level=options.finest_level, restraint=options.restraint
+            )
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 2
         digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]
         corrected = f"network of {options.weights} (sha256 {digest}), at the size below"
+        for name in ("finest_level", "restraint"):
+            if (value := getattr(options, name)) is not None:
+                corrected += f", {name} {value:g}"
 
     scores, agreements, failures = score_pairs(pairs, correct)
     if scores:

@@ -5,7 +5,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # What a terminal sends on Ctrl-C, a scheduler or the system to end a job, a closing terminal.
 SIGNALS = [
@@ -17,6 +17,20 @@ def heed_signals(handler: Callable[[int, object], None]) -> None:
     """Install a handler of all SIGNALS but those that are ignored, as `nohup` has it."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def without_handlers() -> Iterator[None]:
+    """Have each of SIGNALS end the program at once, unless it is ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

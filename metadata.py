@@ -3,7 +3,6 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from PIL import Image
 
@@ -12,6 +11,7 @@ SEGMENT_BYTES = 65533  # in a segment of a JPEG
 PHOTOSHOP = b"Photoshop 3.0\0"
 XMP_TEXT = b"XML:com.adobe.xmp\0\0\0\0\0"  # keyword, uncompressed, no language
 RAW_PROFILE = b"Raw profile type exif\0"  # keyword under which ImageMagick writes EXIF
+MAX_TEXT = 2**24  # bytes of a PNG's compressed text; more is taken for an attack
 PNG_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 
 
@@ -136,7 +136,9 @@ def png_extra(data: bytes) -> bytes:
     return b"".join(
         png_chunk(kind, payload)
         for kind, payload in png_chunks(data)
-        if kind in PNG_CHUNKS and not payload.startswith((XMP_TEXT[:18], RAW_PROFILE))
+        if kind in PNG_CHUNKS
+        and not payload.startswith(XMP_TEXT[:18])
+        and not raw_profile_exif(kind, payload)
     )
 
 
@@ -148,19 +150,21 @@ def png_info(data: bytes) -> dict[str, bytes]:
             info["exif"] = payload
         elif kind == b"iTXt" and payload.startswith(XMP_TEXT):
             info["xmp"] = payload.removeprefix(XMP_TEXT)
+        elif exif := raw_profile_exif(kind, payload):
+            info.setdefault("exif", exif)
     return info
 
 
-def raw_profile_exif(info: dict[str, Any]) -> bytes:
-    """EXIF that ImageMagick has written into a PNG as text: hexadecimal below three lines; or b"".
-
-    Args:
-        info: the PNG's texts by keyword, as Pillow has them.
-    """
-    text = info.get(RAW_PROFILE[:-1].decode())
+def raw_profile_exif(kind: bytes, payload: bytes) -> bytes:
+    """EXIF that a PNG's chunk holds as ImageMagick writes it, as hexadecimal text; or b""."""
+    if kind not in (b"tEXt", b"zTXt") or not payload.startswith(RAW_PROFILE):
+        return b""
+    text = payload.removeprefix(RAW_PROFILE)
     try:
-        return bytes.fromhex("".join(text.split("\n")[3:])) if isinstance(text, str) else b""
-    except ValueError:
+        if kind == b"zTXt":  # behind a byte for the method
+            text = zlib.decompressobj().decompress(text[1:], MAX_TEXT)
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
+    except (ValueError, zlib.error):
         return b""
 
 

@@ -75,7 +75,7 @@ def content_format(data: bytes, path: Path) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:11] in (b"avi", b"hei", b"hev", b"mif", b"msf"):
         size = int.from_bytes(data[:4], "big")
-        brands = {data[start : start + 3] for start in range(8, min(size, len(data)), 4)}
+        brands = {data[start : start + 3] for start in (8, *range(16, min(size, len(data)), 4))}
         return "AVIF" if b"avi" in brands else "HEIF"  # both may begin with "mif1"
     if is_raw:
         return "RAW"

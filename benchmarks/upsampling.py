@@ -3,7 +3,7 @@
 For each group of pairs: PSNR of the corrections carried from 512 px to the photo's own size
 against those of the network run at the own size; and PSNR against the references, by the
 protocol of evaluate.py (all at 512 px) and at the photos' own size, where the network run at
-that size stands beside. Photos of 512 px and less need no upsampling: the same for all.
+that size, all levels of it, stands beside. The first column leaves out photos of 512 px and less.
 """
 
 import argparse
@@ -49,9 +49,8 @@ def main() -> None:
         at_512 = correct(small, model, (LONG_SIDE, LONG_SIDE))
         group[COLUMNS[1]].append(psnr(at_512, load_picture(pair.reference, small.shape[:2])))
         group[COLUMNS[2]].append(psnr(guided, reference))
-        at_own_size = guided
+        at_own_size = correct(photo, model, use_orig_size=True, finest_level=1)
         if max(photo.shape) > LONG_SIDE:
-            at_own_size = correct(photo, model, use_orig_size=True, finest_level=1)
             group[COLUMNS[0]].append(psnr(guided, at_own_size))
         group[COLUMNS[3]].append(psnr(at_own_size, reference))
 

@@ -252,10 +252,25 @@ def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, ma
     np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
 
 
+def test_gains_lie_where_the_pyramid_has_their_pixels():
+    photo = torch.full((1, 3, 32, 256), 0.25)
+    gains = np.zeros((2, 4, 32, 3), np.float32)
+    gains[0], gains[0, :, 16:] = 1, 2  # pixel i is centred on 8 i, so the step is at 8 * 15.5
+    row = correction.carry_gains(photo, gains)[0, 0, 16].numpy()
+    assert np.interp(0.375, row, np.arange(256)) == pytest.approx(124, abs=0.01)
+    turned = correction.carry_gains(photo.mT, gains.swapaxes(1, 2).copy())
+    np.testing.assert_allclose(turned[0, 0, :, 16], row, atol=1e-6)
+
+
 @pytest.mark.parametrize("finest_level", [-1, 0, 3])
 def test_a_level_that_the_weights_have_not_is_refused(doubling, make_photo, finest_level):
     with pytest.raises(ValueError, match=rf"finest_level is {finest_level}; allowed: 1 to 2"):
         correction.correct(make_photo(8, 8), doubling, finest_level=finest_level)
+
+
+def test_level_scales_want_all_levels(doubling, make_photo):
+    with pytest.raises(ValueError, match="finest_level is 2; with level_scales it is 1 or None"):
+        correction.correct(make_photo(8, 8), doubling, finest_level=2, level_scales=[1, 1])
 
 
 def test_failed_photos_are_forgotten(monkeypatch, doubling):

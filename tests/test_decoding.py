@@ -150,6 +150,15 @@ def test_exif_that_a_png_holds_as_text_turns_it(is_packed, tmp_path):
     assert not written.text
 
 
+def test_exif_as_text_that_cannot_be_read_stays_as_it_is(tmp_path):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Raw profile type exif", "\nexif\n    4\nno hexadecimal")
+    (tmp_path / "in.png").write_bytes(encode(SCENE, "PNG", pnginfo=notes))
+    photo = load_photo(tmp_path / "in.png")
+    save_photo(photo, photo.pixels, tmp_path / "out.png")
+    assert "no hexadecimal" in Image.open(tmp_path / "out.png").text["Raw profile type exif"]
+
+
 def test_other_code_keeps_pillows_guard_against_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     (tmp_path / "in.png").write_bytes(PNG)
@@ -204,6 +213,11 @@ def test_raw_is_developed_to_16_bits_and_written_as_tiff(suffix, magic, tmp_path
     assert 50706 not in written and 33422 not in written  # or it would count as a DNG
     with pytest.raises(PhotoError, match="megapixels"):
         load_photo(path, max_pixels=100)
+
+
+def test_a_raw_with_the_header_of_a_bigtiff_has_no_exif(tmp_path, fake_rawpy):
+    (tmp_path / "in.dng").write_bytes(b"II+\0\x08\0\0\0" + make_exif()[14:])
+    assert load_photo(tmp_path / "in.dng").exif is None
 
 
 def test_what_libraw_says_of_a_damaged_raw_is_told_as_text(tmp_path, fake_rawpy):

@@ -45,8 +45,8 @@ def test_pictures_equal_to_their_references_are_written_as_inf_in_valid_json(
 def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, monkeypatch, capsys):
     calls = []
 
-    def correct(photo, model, image_size):
-        calls.append((photo.shape, model, image_size))
+    def correct(photo, model, image_size, **options):
+        calls.append((photo.shape, model, image_size, options))
         return photo
 
     monkeypatch.setattr(correction, "load_model", lambda path, device: path.name)
@@ -54,8 +54,13 @@ def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, mo
     (tmp_path / "mine.pth").write_bytes(b"weights")
     weights = ["--weights", str(tmp_path / "mine.pth")]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
-    assert calls == [((24, 32, 3), "mine.pth", (512, 512))] * 4
-    assert "mine.pth (sha256 9a129038d9a0)" in capsys.readouterr().out
+    assert calls == [((24, 32, 3), "mine.pth", (512, 512), {})] * 4
+    assert "mine.pth (sha256 9a129038d9a0), at the size below\n" in capsys.readouterr().out
+    calls.clear()
+    options = ["--finest-level", "1", "--restraint", "0"]
+    assert evaluate.main(["--pairs", str(pairs_csv), *weights, *options]) == 0
+    assert [call[-1] for call in calls] == [{"finest_level": 1, "restraint": 0.0}] * 4
+    assert "at the size below, finest_level 1, restraint 0\n" in capsys.readouterr().out
 
 
 def test_weights_that_cannot_be_read_end_with_their_own_message(

@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +51,34 @@ os.kill(os.getpid(), {number:d})
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (-number, "")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_that_waits_for_others_ends_at_once(number):
+    script = """
+import socket, distributed, interruption
+interruption.raise_at_signal()
+print("waits", flush=True)
+distributed.wait_for_others()
+"""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | rendezvous | {"RANK": "0", "WORLD_SIZE": "2"},
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        process.stdout.readline()
+        time.sleep(1)  # until it is in the midst of it
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == -number
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -20,6 +20,7 @@ def test_every_suffix_is_in_small_letters_and_belongs_to_one_format():
         (b"\0\0\0\x18ftypavif", "a.heic", "AVIF"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0avifmiaf", "a.avif", "AVIF"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0heicmiafavif", "a.heic", "HEIF"),
+        (b"\0\0\0\0ftypavif", "a.avif", "AVIF"),
         (b"II*\0", "a.tif", "TIFF"),
         (b"II*\0", "a.NEF", "RAW"),
         (b"FUJIFILM", "a.raf", "RAW"),

@@ -47,6 +47,11 @@ def test_the_finest_level_says_how_many_sub_networks_run(
     assert np.abs(read(tmp_path / "out" / "dark.png") - expected).max() <= 1.5
 
 
+def test_a_finest_level_that_contradicts_level_scales_is_exit_code_2(run_predict, dark, capsys):
+    assert run_predict(finest_level=2, level_scales=[1, 1]) == 2
+    assert "finest_level is 2, level_scales is [1, 1]" in capsys.readouterr().err
+
+
 def test_a_finest_level_beyond_those_of_the_weights_is_exit_code_2(run_predict, dark, capsys):
     assert run_predict(finest_level=3) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -3,10 +3,13 @@ import json
 import re
 
 import pytest
+import torch
 from conftest import ROOT
 
+from checkpoint import load_weights
 from config import PredictConfig, TrainConfig
 from photo_formats import OUTPUT_FORMATS
+from run_state import make_networks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ABSENT = "\N{EN DASH}"  # in the place of conf.json's value
@@ -107,3 +110,13 @@ def test_keys_that_the_shipped_file_leaves_out_are_told_to_be_optional():
 def test_every_output_format_is_named():
     (row,) = re.findall(r"^\| `output_format` .*$", README, re.MULTILINE)
     assert re.findall(r'"(\w+)"', row) == list(OUTPUT_FORMATS)
+
+
+def test_the_shipped_weights_can_be_trained_on_as_the_readme_says():
+    (advice,) = re.findall(r"start from the shipped weights .*", README)
+    changes = json.loads("{" + ", ".join(re.findall(r'`("\w+": [^`]+)`', advice)) + "}")
+    assert changes["pretrained_model"] == "weights/exposure_correction.pth"
+    changes["pretrained_model"] = str(ROOT / changes["pretrained_model"])
+    config = TrainConfig(**json.loads((ROOT / "conf.json").read_text()) | changes)
+    generator = make_networks(config, torch.device("cpu")).generator
+    assert generator.architecture == load_weights(changes["pretrained_model"]).architecture
