@@ -24,8 +24,8 @@ def blend(abnormal: np.ndarray, corrected: np.ndarray, strength: float) -> np.nd
     return np.clip(abnormal + np.float32(strength) * (corrected - abnormal), 0, 1)
 
 
-def restrain(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> np.ndarray:
-    """Fade out a small correction, so that a photo that is right stays as it is.
+def share_of_change(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> float:
+    """Return how far a correction counts: a small one fades out, and a good photo stays as it is.
 
     Args:
         abnormal, corrected: (h, w, 3) float32 in [0, 1].
@@ -33,13 +33,13 @@ def restrain(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> n
             in full; below, its share falls smoothly (3 x^2 - 2 x^3) to none. 0: always in full.
 
     Returns:
-        (h, w, 3) float32 in [0, 1].
+        The share, in [0, 1].
     """
     change = float(np.sqrt(np.mean(np.square(corrected - abnormal))))
     if change >= restraint:
-        return corrected
+        return 1.0
     share = change / restraint
-    return blend(abnormal, corrected, share * share * (3 - 2 * share))
+    return share * share * (3 - 2 * share)
 
 
 def fuse(abnormal: np.ndarray, corrected: np.ndarray) -> np.ndarray:

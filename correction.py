@@ -88,7 +88,8 @@ def correct(
         finest_level: of the pyramid, that the network corrects; guided upsampling carries the
             correction on to finer ones. 1: all of them, as in the paper; None: the coarsest
             with sides of 8 px or more, which leaves no halos along edges and takes least time.
-        self_ensemble: find the exposure as the mean over four mirror images of the photo.
+        self_ensemble: find the exposure as the mean over four mirror images of the photo, which
+            the coarsest level, where it corrects alone, also sees darkened and brightened.
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
             then corrects all; None: none.
         restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
@@ -116,9 +117,7 @@ def correct(
     if alpha is not None:
         cover = alpha if use_orig_size else fit_into(alpha, image_size)
         abnormal = fill_hidden(abnormal, cover.astype(np.float32) / WHITE[alpha.dtype])
-    corrected = run_network(abnormal, model, finest_level, level_scales, self_ensemble)
-    if level_scales is None:
-        corrected = adjust.restrain(abnormal, corrected, restraint)
+    corrected = run_network(abnormal, model, finest_level, level_scales, self_ensemble, restraint)
     if strength != 1:
         corrected = adjust.blend(abnormal, corrected, strength)
     if fuse:
@@ -180,6 +179,7 @@ def run_network(
     finest_level: int | None = None,
     level_scales: Sequence[float] | None = None,
     self_ensemble: bool = True,
+    restraint: float = 0,
 ) -> np.ndarray:
     """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped; see `correct`.
 
@@ -189,7 +189,7 @@ def run_network(
     if level_scales is not None:
         if finest_level not in (None, 1):
             raise ValueError(f"finest_level is {finest_level}; with level_scales it is 1 or None")
-        finest_level = 1
+        finest_level, restraint = 1, 0
     if finest_level is None:
         finest_level = model.level_count
         while finest_level > 1 and min(abnormal.shape[:2]) < MIN_SIDE * 2 ** (finest_level - 1):
@@ -199,17 +199,39 @@ def run_network(
     device = next(model.parameters()).device
     batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
     if finest_level == 1:
-        return to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
+        corrected = to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
+        share = adjust.share_of_change(abnormal, corrected, restraint)
+        return adjust.blend(abnormal, corrected, share)
     padded = pad_for_pyramid(batch, model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
-    active_count = model.level_count - finest_level + 1
-    outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
-    small_abnormal, small_corrected = (
-        to_picture(photos[active_count - 1]) for photos in (levels, outputs)
-    )
-    gains = fit_gains(small_abnormal, small_corrected, radius=1, epsilon=CARRY_EPSILON)
+    gains = find_gains(levels, model, finest_level, self_ensemble, restraint)
     height, width = abnormal.shape[:2]
     return to_picture(carry_gains(padded, gains))[:height, :width]
+
+
+def find_gains(
+    levels: list[Tensor],
+    model: ExposureCorrectionNet,
+    finest_level: int,
+    self_ensemble: bool,
+    restraint: float,
+) -> np.ndarray:
+    """Return the gains and offsets, as fit_gains has them, of a level beyond the finest.
+
+    Args:
+        levels: the Gaussian pyramid of one photo, coarsest first.
+        finest_level, self_ensemble, restraint: see `correct`.
+    """
+    active_count = model.level_count - finest_level + 1
+    outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
+    level = levels[active_count - 1]
+    abnormal, corrected = to_picture(level), to_picture(outputs[active_count - 1])
+    share = adjust.share_of_change(abnormal, corrected, restraint)
+    if self_ensemble and active_count == 1:
+        # Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
+        corrected = adjust.blend(corrected, to_picture(model.correct_toned(level)), share)
+    corrected = adjust.blend(abnormal, corrected, share)
+    return fit_gains(abnormal, corrected, radius=1, epsilon=CARRY_EPSILON)
 
 
 def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:

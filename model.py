@@ -4,7 +4,7 @@ The network is that of Afifi, Derpanis, Ommer and Brown, "Learning Multi-Scale P
 Correction" (CVPR 2021). Level 1 is the finest; every list of levels runs coarsest first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
 
 import torch
@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 MAX_NORM_GROUPS = 8
+# Mirror images, by the sides that are flipped, and the gammas that they are toned with.
+FLIPS = ([], [3], [2], [2, 3])
+GAMMAS = (2**0.5, 2**-0.5, 2**-0.5, 2**0.5)
 
 
 class LearnedUpsampling(nn.ConvTranspose2d):
@@ -132,21 +135,21 @@ class SubUNet(nn.Module):
         return self.head(features)
 
 
-def average_over_flips(sub_network: SubUNet, image: Tensor) -> Tensor:
-    """Mean output for a photo and its three mirror images, mirrored back.
+def average_over_flips(function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Mean of what a function makes of a photo and its three mirror images, mirrored back.
 
     The geometric self-ensemble of Lim et al., "Enhanced Deep Residual Networks for Single Image
     Super-Resolution" (2017): errors that depend on left and right, up and down, even out.
 
     Args:
-        image: (N, 3, H, W), as the sub-network takes it.
+        function: maps (4 N, 3, H, W), the photos flipped as FLIPS has it, to (4 N, C, H, W).
+        image: (N, 3, H, W).
 
     Returns:
-        (N, out_channels, H, W).
+        (N, C, H, W).
     """
-    flips = ([], [3], [2], [2, 3])
-    outputs = sub_network(torch.cat([image.flip(sides) for sides in flips])).chunk(len(flips))
-    restored = [output.flip(sides) for output, sides in zip(outputs, flips, strict=True)]
+    outputs = function(torch.cat([image.flip(sides) for sides in FLIPS])).chunk(len(FLIPS))
+    restored = [output.flip(sides) for output, sides in zip(outputs, FLIPS, strict=True)]
     return torch.stack(restored).mean(0)
 
 
@@ -288,20 +291,47 @@ class ExposureCorrectionNet(nn.Module):
             # One that gives zeros may as well be left out, unless it is to learn from them.
             is_needed = torch.is_grad_enabled() or not sub_network.is_untrained
             if index < active_count and is_needed:
-                if self_ensemble and index == 0:
-                    update = average_over_flips(sub_network, corrected).float()
-                else:
-                    update = sub_network(corrected).float()
-                if self.has_gain:
-                    if index == 0 and self.sees_frame:
-                        update = hold_border(update)
-                    level_gain, update = (1 + update[:, :3]), update[:, 3:]
+                is_averaged = self_ensemble and index == 0
+                corrected, level_gain = self.correct_level(index, corrected, is_averaged)
+                if level_gain is not None:
                     gain = level_gain if gain is None else level_gain * gain
-                    corrected = level_gain * corrected
-                corrected = corrected + update
             outputs.append(corrected)
         outputs[-1] = outputs[-1][..., :height, :width]
         return outputs
+
+    def correct_level(
+        self, index: int, image: Tensor, is_averaged: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run one sub-network on z_l; return y_l and, with `has_gain`, 1 + gain_l, else None."""
+        sub_network = self.sub_networks[index]
+        update = average_over_flips(sub_network, image) if is_averaged else sub_network(image)
+        update = update.float()
+        if not self.has_gain:
+            return image + update, None
+        if index == 0 and self.sees_frame:
+            update = hold_border(update)
+        gain = 1 + update[:, :3]
+        return gain * image + update[:, 3:], gain
+
+    def correct_toned(self, image: Tensor) -> Tensor:
+        """Mean correction of a coarsest level and its mirror images, each toned by a gamma.
+
+        Two are darkened, two brightened: what the network makes of one exposure of a scene alone
+        evens out.
+
+        Args:
+            image: (N, 3, H, W), the coarsest level of the photos, sRGB in [0, 1].
+
+        Returns:
+            (N, 3, H, W), not clipped.
+        """
+        gammas = torch.tensor(GAMMAS, device=image.device).repeat_interleave(len(image))
+
+        def correct_versions(images: Tensor) -> Tensor:
+            toned = images.clamp(0, 1) ** gammas[:, None, None, None]
+            return self.correct_level(0, toned)[0]
+
+        return average_over_flips(correct_versions, image)
 
 
 class Discriminator(nn.Module):

@@ -1,6 +1,7 @@
 import os
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,10 @@ from pictures import read, save
 import correction
 from model import ExposureCorrectionNet
 from photo_formats import PhotoError
+from pyramid import gaussian_pyramid
+
+# Toned versions would make one gain a curve.
+correct = partial(correction.correct, self_ensemble=False)
 
 
 @pytest.fixture
@@ -25,14 +30,14 @@ def doubling(write_weights):
 def test_correct_keeps_shape_and_type(doubling, make_photo, dtype):
     photo = make_photo(50, 70) // 4
     scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
-    corrected = correction.correct((photo * float(scale)).astype(dtype), doubling, (32, 32))
+    corrected = correct((photo * float(scale)).astype(dtype), doubling, (32, 32))
     assert corrected.shape == photo.shape and corrected.dtype == dtype
     np.testing.assert_allclose(corrected / scale, photo * 2.0, atol=1.0)
 
 
 def test_correct_reads_any_memory_layout(doubling, make_photo):
     photo = make_photo(50, 70) // 3
-    expected = correction.correct(photo, doubling, (32, 32))
+    expected = correct(photo, doubling, (32, 32))
     views = [
         np.asfortranarray(photo),
         np.ascontiguousarray(photo[..., ::-1])[..., ::-1],  # as cv2.imread(...)[..., ::-1] is
@@ -40,13 +45,13 @@ def test_correct_reads_any_memory_layout(doubling, make_photo):
     ]
     for view in views:
         for image_size in ((32, 32), (100, 100)):
-            expected = correction.correct(photo, doubling, image_size)
-            assert np.array_equal(correction.correct(view, doubling, image_size), expected)
+            expected = correct(photo, doubling, image_size)
+            assert np.array_equal(correct(view, doubling, image_size), expected)
 
 
 def test_correct_leaves_its_input_alone(doubling, make_photo):
     photo = make_photo(40, 40)
-    correction.correct(photo, doubling, (100, 100), use_orig_size=True)
+    correct(photo, doubling, (100, 100), use_orig_size=True)
     assert np.array_equal(photo, make_photo(40, 40))
 
 
@@ -63,7 +68,7 @@ def test_correct_leaves_its_input_alone(doubling, make_photo):
 )
 def test_correct_refuses_other_shapes_and_types(doubling, photo):
     with pytest.raises(ValueError, match=r"photo is .*; allowed: \(H, W, 3\) uint8"):
-        correction.correct(photo, doubling)
+        correct(photo, doubling)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +86,14 @@ def test_correct_refuses_other_shapes_and_types(doubling, photo):
 )
 def test_correct_refuses_options_out_of_range(doubling, option, value, allowed):
     with pytest.raises(ValueError, match=f"^{option} is .*{allowed}"):
-        correction.correct(np.zeros((6, 4, 3), np.uint8), doubling, **{option: value})
+        correct(np.zeros((6, 4, 3), np.uint8), doubling, **{option: value})
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 2), (33, 65)])
 @pytest.mark.parametrize("use_orig_size", [False, True])
 def test_photos_of_any_size_are_corrected(doubling, make_photo, size, use_orig_size):
     photo = make_photo(*size) // 4
-    corrected = correction.correct(photo, doubling, (16, 16), use_orig_size=use_orig_size)
+    corrected = correct(photo, doubling, (16, 16), use_orig_size=use_orig_size)
     np.testing.assert_allclose(corrected, photo * 2.0, atol=1)
 
 
@@ -186,19 +191,19 @@ def test_what_alpha_hides_has_no_say_in_the_exposure(
 
 def test_a_photo_with_alpha_comes_back_exactly_at_no_strength(doubling, make_photo):
     photo, alpha = make_photo(60, 40), make_photo(60, 40)[..., 0]
-    assert np.array_equal(correction.correct(photo, doubling, alpha=alpha, strength=0.0), photo)
+    assert np.array_equal(correct(photo, doubling, alpha=alpha, strength=0.0), photo)
     nothing = np.zeros_like(alpha)
-    plain = correction.correct(photo, doubling)
-    assert np.abs(correction.correct(photo, doubling, alpha=nothing).astype(int) - plain).max() <= 1
+    plain = correct(photo, doubling)
+    assert np.abs(correct(photo, doubling, alpha=nothing).astype(int) - plain).max() <= 1
 
 
 def test_the_network_gets_levels_strength_and_more_only_where_asked(doubling, make_photo):
     photo = make_photo(40, 40) // 4
-    plain = correction.correct(photo, doubling)
-    assert np.array_equal(correction.correct(photo, doubling, strength=0.0), photo)
-    half = correction.correct(photo, doubling, strength=0.5)
+    plain = correct(photo, doubling)
+    assert np.array_equal(correct(photo, doubling, strength=0.0), photo)
+    half = correct(photo, doubling, strength=0.5)
     np.testing.assert_allclose(half, (photo + plain.astype(float)) / 2, atol=1)
-    assert not correction.correct(photo, doubling, level_scales=[0, 0]).any()
+    assert not correct(photo, doubling, level_scales=[0, 0]).any()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, 200.0, float("nan")])
@@ -206,7 +211,7 @@ def test_floats_beyond_black_and_white_are_refused(write_weights, value):
     photo = np.full((8, 8, 3), 0.5, np.float32)
     photo[2, 3, 1] = value
     with pytest.raises(ValueError, match="float32 is in 0 to 1"):
-        correction.correct(photo, correction.load_model(write_weights()))
+        correct(photo, correction.load_model(write_weights()))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +227,7 @@ def test_floats_beyond_black_and_white_are_refused(write_weights, value):
 def test_the_network_corrects_as_many_levels_as_asked_for(settings, expected, make_photo):
     network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
     runs = note_runs(network)
-    correction.correct(make_photo(70, 90), network, (64, 64), **settings)
+    correct(make_photo(70, 90), network, (64, 64), **settings)
     assert runs == expected
 
 
@@ -230,7 +235,7 @@ def test_the_network_corrects_as_many_levels_as_asked_for(settings, expected, ma
 def test_small_photos_take_finer_levels(side, expected, make_photo):
     network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
     runs = note_runs(network)
-    correction.correct(make_photo(side, 90), network)
+    correct(make_photo(side, 90), network)
     assert runs == expected
 
 
@@ -248,8 +253,28 @@ def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, ma
     network = ExposureCorrectionNet([1] * 4, [4] * 4, has_gain=True)
     network.sub_networks[0].head.bias.data[:3] = 0.5
     photo = make_photo(*size) // 2
-    corrected = correction.correct(photo, network, restraint=0)
+    corrected = correct(photo, network, restraint=0)
     np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
+
+
+def test_wrong_exposures_are_corrected_as_the_mean_of_toned_versions(make_photo):
+    network, photo = make_trained(has_gain=True), make_photo(64, 96)
+    batch = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
+    level = gaussian_pyramid(batch, 2)[0]
+    with torch.inference_mode():
+        toned = network.correct_toned(level)
+        plain = network(batch, active_count=1, self_ensemble=True)[0]
+    level, toned, plain = (
+        image[0].permute(1, 2, 0).clamp(0, 1).numpy() for image in (level, toned, plain)
+    )
+    change = np.sqrt(np.mean((plain - level) ** 2))
+    for restraint, share in ((0, 1), (2 * change, 0.5)):
+        expected = level + share * (plain + share * (toned - plain) - level)
+        corrected = correction.correct(photo, network, restraint=float(restraint))
+        small = gaussian_pyramid(
+            torch.from_numpy(corrected / np.float32(255)).permute(2, 0, 1)[None], 2
+        )[0]
+        assert np.abs(small[0].permute(1, 2, 0).numpy() - expected).mean() < 0.01
 
 
 def test_gains_lie_where_the_pyramid_has_their_pixels():
@@ -265,12 +290,12 @@ def test_gains_lie_where_the_pyramid_has_their_pixels():
 @pytest.mark.parametrize("finest_level", [-1, 0, 3])
 def test_a_level_that_the_weights_have_not_is_refused(doubling, make_photo, finest_level):
     with pytest.raises(ValueError, match=rf"finest_level is {finest_level}; allowed: 1 to 2"):
-        correction.correct(make_photo(8, 8), doubling, finest_level=finest_level)
+        correct(make_photo(8, 8), doubling, finest_level=finest_level)
 
 
 def test_level_scales_want_all_levels(doubling, make_photo):
     with pytest.raises(ValueError, match="finest_level is 2; with level_scales it is 1 or None"):
-        correction.correct(make_photo(8, 8), doubling, finest_level=2, level_scales=[1, 1])
+        correct(make_photo(8, 8), doubling, finest_level=2, level_scales=[1, 1])
 
 
 def test_failed_photos_are_forgotten(monkeypatch, doubling):
@@ -307,8 +332,8 @@ def test_processes_of_torchrun_share_the_cores(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_corrects_as_the_cpu_does(write_weights, make_photo):
     weights, photo = write_weights(0.4, first_channels=[8, 8]), make_photo(90, 120)
-    on_gpu = correction.correct(photo, correction.load_model(weights, "cuda"), (64, 64))
-    on_cpu = correction.correct(photo, correction.load_model(weights), (64, 64))
+    on_gpu = correct(photo, correction.load_model(weights, "cuda"), (64, 64))
+    on_cpu = correct(photo, correction.load_model(weights), (64, 64))
     np.testing.assert_allclose(on_gpu.astype(int), on_cpu, atol=1)
 
 

@@ -93,3 +93,23 @@ def test_self_ensemble_leaves_finer_sub_networks_as_they_are():
     with torch.no_grad():
         network(image, self_ensemble=True)
     assert batch_sizes == [4, 1]
+
+
+@pytest.mark.parametrize("has_gain", [False, True])
+def test_toned_versions_are_corrected_mirrored_and_averaged(has_gain):
+    network = make_trained(has_gain=has_gain)
+    level = make_batch(2, 3, 12, 10)
+    versions = [([], 2**0.5), ([3], 2**-0.5), ([2], 2**-0.5), ([2, 3], 2**0.5)]
+    with torch.no_grad():
+        expected = [
+            network.correct_level(0, level.flip(sides) ** gamma)[0].flip(sides)
+            for sides, gamma in versions
+        ]
+        corrected = network.correct_toned(level)
+    torch.testing.assert_close(corrected, torch.stack(expected).mean(0))
+    assert (corrected - network.correct_level(0, level, True)[0]).abs().max() > 0.01
+
+
+def test_values_just_beyond_black_and_white_are_toned_too():
+    corrected = make_trained().correct_toned(torch.tensor([-1e-4, 1 + 1e-4]).repeat(1, 3, 4, 1))
+    assert corrected.isfinite().all()
