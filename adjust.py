@@ -24,8 +24,10 @@ def blend(abnormal: np.ndarray, corrected: np.ndarray, strength: float) -> np.nd
     return np.clip(abnormal + np.float32(strength) * (corrected - abnormal), 0, 1)
 
 
-def share_of_change(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> float:
-    """Return how far a correction counts: a small one fades out, and a good photo stays as it is.
+def restrained_strength(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> float:
+    """Return the strength of `blend` by which a small correction fades out.
+
+    So a photo that is right stays as it is. (The authors' program has nothing of the kind.)
 
     Args:
         abnormal, corrected: (h, w, 3) float32 in [0, 1].
@@ -33,7 +35,7 @@ def share_of_change(abnormal: np.ndarray, corrected: np.ndarray, restraint: floa
             in full; below, its share falls smoothly (3 x^2 - 2 x^3) to none. 0: always in full.
 
     Returns:
-        The share, in [0, 1].
+        The strength, in [0, 1].
     """
     change = float(np.sqrt(np.mean(np.square(corrected - abnormal))))
     if change >= restraint:

@@ -32,6 +32,8 @@ from upsample import WHITE, apply_gains, fit_gains, upsample_correction
 MAX_THREADS = 4
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
+# Root mean square of the change, white = 1, from which on toned versions count in full.
+TONED_FROM = 0.08
 # Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
 CARRY_EPSILON = 1e-4
 COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
@@ -87,13 +89,14 @@ def correct(
         use_orig_size: the network sees the photo at its own size, which takes much longer.
         finest_level: of the pyramid, that the network corrects; guided upsampling carries the
             correction on to finer ones. 1: all of them, as in the paper; None: the coarsest
-            with sides of 8 px or more, which leaves no halos along edges and takes least time.
-        self_ensemble: find the exposure as the mean over four mirror images of the photo, which
-            the coarsest level, where it corrects alone, also sees darkened and brightened.
+            alone, or down to the first with sides of 8 px or more, which leaves no halos along
+            edges and takes least time.
+        self_ensemble: find the exposure as the mean over four mirror images of the photo; where
+            the coarsest level corrects alone and by much, over darkened and brightened ones.
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
             then corrects all; None: none.
-        restraint: a smaller change (root mean square, white = 1) is faded out; 0: none is, nor
-            where level_scales are given.
+        restraint: a smaller change (root mean square at the finest level that the network
+            corrects, white = 1) is faded out; 0: none is, nor where level_scales are given.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
         fuse: exposure fusion of photo and correction.
         stretch: contrast stretch of the correction.
@@ -132,7 +135,7 @@ def correct(
 def check_pixels(name: str, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise ValueError where pixels have not that shape, or not the types or range of photos."""
     if pixels.shape != shape or pixels.dtype not in WHITE or not pixels.size:
-        sides = "(H, W, 3)" if len(shape) == 3 else f"the photo's {shape}"
+        sides = "(H, W, 3)" if name == "photo" else f"the photo's {shape}"
         types = ", ".join(str(dtype) for dtype in WHITE)
         raise ValueError(f"{name} is {pixels.shape} {pixels.dtype}; allowed: {sides} {types}")
     if pixels.dtype == np.float32 and not (pixels.min() >= 0 and pixels.max() <= 1):  # nor NaN
@@ -152,7 +155,8 @@ def fill_hidden(image: np.ndarray, cover: np.ndarray) -> np.ndarray:
     if not cover.any():
         return image
     cover = cover[..., None]
-    mean = (image * cover).sum((0, 1)) / cover.sum()
+    mean = (image * cover).sum((0, 1), dtype=np.float64) / cover.sum(dtype=np.float64)
+    mean = mean.astype(np.float32)
     return mean + cover * (image - mean)
 
 
@@ -200,8 +204,8 @@ def run_network(
     batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
     if finest_level == 1:
         corrected = to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
-        share = adjust.share_of_change(abnormal, corrected, restraint)
-        return adjust.blend(abnormal, corrected, share)
+        strength = adjust.restrained_strength(abnormal, corrected, restraint)
+        return adjust.blend(abnormal, corrected, strength)
     padded = pad_for_pyramid(batch, model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
     gains = find_gains(levels, model, finest_level, self_ensemble, restraint)
@@ -226,11 +230,12 @@ def find_gains(
     outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
     level = levels[active_count - 1]
     abnormal, corrected = to_picture(level), to_picture(outputs[active_count - 1])
-    share = adjust.share_of_change(abnormal, corrected, restraint)
+    strength = adjust.restrained_strength(abnormal, corrected, restraint)
     if self_ensemble and active_count == 1:
         # Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
-        corrected = adjust.blend(corrected, to_picture(model.correct_toned(level)), share)
-    corrected = adjust.blend(abnormal, corrected, share)
+        toned_share = adjust.restrained_strength(abnormal, corrected, TONED_FROM)
+        corrected = adjust.blend(corrected, to_picture(model.correct_toned(level)), toned_share)
+    corrected = adjust.blend(abnormal, corrected, strength)
     return fit_gains(abnormal, corrected, radius=1, epsilon=CARRY_EPSILON)
 
 

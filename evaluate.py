@@ -34,11 +34,14 @@ def make_network_corrector(weights: Path, **options: float | None) -> Corrector:
         options: of `correct`, where they are not None.
 
     Raises:
-        OSError, ValueError: the weights can't be read.
+        OSError, ValueError: the weights can't be read, or have no such level.
     """
     from correction import choose_device, correct, load_model  # scoring pictures does without
 
     model = load_model(weights, choose_device())
+    level = options["finest_level"]
+    if level is not None and not 1 <= level <= model.level_count:
+        raise ValueError(f"--finest-level is {level}; allowed: 1 to {model.level_count}")
     options = {name: value for name, value in options.items() if value is not None}
     return lambda pair, photo: correct(photo, model, (LONG_SIDE, LONG_SIDE), **options)
 
@@ -98,6 +101,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.inputs is None) != (options.references is None):
         parser.error("--inputs and --references go together")
+    if options.results and (options.finest_level, options.restraint) != (None, None):
+        parser.error("--finest-level and --restraint are for --weights, not for --results")
+    if options.restraint is not None and not 0 <= options.restraint <= 1:
+        parser.error(f"--restraint is {options.restraint:g}; allowed: 0 to 1")
     return options
 
 

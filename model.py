@@ -314,10 +314,10 @@ class ExposureCorrectionNet(nn.Module):
         return gain * image + update[:, 3:], gain
 
     def correct_toned(self, image: Tensor) -> Tensor:
-        """Mean correction of a coarsest level and its mirror images, each toned by a gamma.
+        """Mean correction of a coarsest level's four mirror images, toned by gammas.
 
-        Two are darkened, two brightened: what the network makes of one exposure of a scene alone
-        evens out.
+        Two are darkened, two brightened, and none is turned back: the network is to bring all to
+        one exposure, and its errors even out.
 
         Args:
             image: (N, 3, H, W), the coarsest level of the photos, sRGB in [0, 1].

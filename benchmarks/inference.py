@@ -3,8 +3,9 @@
 Each part runs in a process of its own, whose peak memory counts from where it stands with the
 libraries and the network loaded. Times are the best of several repetitions. Of 12 megapixels, a
 folder of photos stands beside the parts of one; at the end, `correct` on 512 x 512 px beside the
-network's pass alone, and what it takes to start. A pass is one of all levels, as in the paper; of
-the coarsest one, which is all that `correct` needs, there is a line of its own.
+network's pass alone, and what it takes to start. A pass is one of all levels, the coarsest on four
+mirror images. Part b1 is all that `correct` needs of the network by default: the coarsest level
+on the mirror images as they are and toned, its correction carried to 512 px.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """What guided upsampling costs in quality: python -m benchmarks.upsampling --pairs CSV
 
-For each group of pairs: PSNR of the corrections carried from 512 px to the photo's own size
-against those of the network run at the own size; and PSNR against the references, by the
-protocol of evaluate.py (all at 512 px) and at the photos' own size, where the network run at
-that size, all levels of it, stands beside. The first column leaves out photos of 512 px and less.
+For each group of pairs: PSNR of what all levels make of the photo at 512 px, carried to its own
+size, against what they make of it at that size; and PSNR of the default correction against the
+references, by the protocol of evaluate.py (all at 512 px) and at the photos' own size, where all
+levels at that size stand beside. The first column leaves out photos of 512 px and less.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def main() -> None:
         group[COLUMNS[2]].append(psnr(guided, reference))
         at_own_size = correct(photo, model, use_orig_size=True, finest_level=1)
         if max(photo.shape) > LONG_SIDE:
-            group[COLUMNS[0]].append(psnr(guided, at_own_size))
+            all_levels = correct(photo, model, (LONG_SIDE, LONG_SIDE), finest_level=1)
+            group[COLUMNS[0]].append(psnr(all_levels, at_own_size))
         group[COLUMNS[3]].append(psnr(at_own_size, reference))
 
     print(f"{'PSNR in dB':<14}", *(f"{column:>33}" for column in COLUMNS))

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from adjust import blend, fuse, share_of_change, stretch_contrast
+from adjust import blend, fuse, restrained_strength, stretch_contrast
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def test_strength_goes_a_share_of_the_way_to_the_correction(pair, strength, shar
 def test_a_change_below_the_restraint_is_faded_out(pair, restraint, share):
     abnormal, _ = pair
     corrected = abnormal + np.float32(0.1)
-    assert share_of_change(abnormal, corrected, restraint) == pytest.approx(share, abs=1e-5)
+    assert restrained_strength(abnormal, corrected, restraint) == pytest.approx(share, abs=1e-5)
 
 
-def test_no_change_has_no_share_under_any_restraint(pair):
+def test_no_change_has_no_strength_under_any_restraint_above_0(pair):
     abnormal, _ = pair
-    assert share_of_change(abnormal, abnormal.copy(), 0.06) == 0
+    assert restrained_strength(abnormal, abnormal.copy(), 0.06) == 0
 
 
 def test_strength_beyond_one_overdoes_the_correction_and_stays_in_range(pair):

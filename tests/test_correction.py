@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from networks import make_trained, note_runs
+from networks import make_trained, make_untrained, note_runs
 from pictures import read, save
 
 import correction
@@ -37,7 +37,6 @@ def test_correct_keeps_shape_and_type(doubling, make_photo, dtype):
 
 def test_correct_reads_any_memory_layout(doubling, make_photo):
     photo = make_photo(50, 70) // 3
-    expected = correct(photo, doubling, (32, 32))
     views = [
         np.asfortranarray(photo),
         np.ascontiguousarray(photo[..., ::-1])[..., ::-1],  # as cv2.imread(...)[..., ::-1] is
@@ -45,13 +44,13 @@ def test_correct_reads_any_memory_layout(doubling, make_photo):
     ]
     for view in views:
         for image_size in ((32, 32), (100, 100)):
-            expected = correct(photo, doubling, image_size)
-            assert np.array_equal(correct(view, doubling, image_size), expected)
+            expected = correction.correct(photo, doubling, image_size)
+            assert np.array_equal(correction.correct(view, doubling, image_size), expected)
 
 
 def test_correct_leaves_its_input_alone(doubling, make_photo):
     photo = make_photo(40, 40)
-    correct(photo, doubling, (100, 100), use_orig_size=True)
+    correction.correct(photo, doubling, (100, 100), use_orig_size=True)
     assert np.array_equal(photo, make_photo(40, 40))
 
 
@@ -197,7 +196,7 @@ def test_a_photo_with_alpha_comes_back_exactly_at_no_strength(doubling, make_pho
     assert np.abs(correct(photo, doubling, alpha=nothing).astype(int) - plain).max() <= 1
 
 
-def test_the_network_gets_levels_strength_and_more_only_where_asked(doubling, make_photo):
+def test_strength_and_level_scales_act_only_where_asked(doubling, make_photo):
     photo = make_photo(40, 40) // 4
     plain = correct(photo, doubling)
     assert np.array_equal(correct(photo, doubling, strength=0.0), photo)
@@ -257,24 +256,42 @@ def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, ma
     np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
 
 
-def test_wrong_exposures_are_corrected_as_the_mean_of_toned_versions(make_photo):
-    network, photo = make_trained(has_gain=True), make_photo(64, 96)
-    batch = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
-    level = gaussian_pyramid(batch, 2)[0]
+@pytest.mark.parametrize(("toned_from", "share"), [(0, 1), (2, 0.5)])
+def test_what_changes_by_much_is_the_mean_of_toned_versions(
+    make_photo, monkeypatch, toned_from, share
+):
+    network, photo = make_trained(has_gain=True), make_photo(64, 96) / np.float32(255)
+
+    def coarsest(picture):
+        batch = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        return gaussian_pyramid(batch, 2)[0][0].permute(1, 2, 0).numpy()
+
     with torch.inference_mode():
-        toned = network.correct_toned(level)
+        batch = torch.from_numpy(photo).permute(2, 0, 1)[None]
+        toned = network.correct_toned(gaussian_pyramid(batch, 2)[0])
         plain = network(batch, active_count=1, self_ensemble=True)[0]
-    level, toned, plain = (
-        image[0].permute(1, 2, 0).clamp(0, 1).numpy() for image in (level, toned, plain)
-    )
-    change = np.sqrt(np.mean((plain - level) ** 2))
-    for restraint, share in ((0, 1), (2 * change, 0.5)):
-        expected = level + share * (plain + share * (toned - plain) - level)
-        corrected = correction.correct(photo, network, restraint=float(restraint))
-        small = gaussian_pyramid(
-            torch.from_numpy(corrected / np.float32(255)).permute(2, 0, 1)[None], 2
-        )[0]
-        assert np.abs(small[0].permute(1, 2, 0).numpy() - expected).mean() < 0.01
+    toned, plain = (image[0].permute(1, 2, 0).clamp(0, 1).numpy() for image in (toned, plain))
+    change = np.sqrt(np.mean((plain - coarsest(photo)) ** 2))
+    monkeypatch.setattr(correction, "TONED_FROM", toned_from * change)
+    corrected = coarsest(correction.correct(photo, network, restraint=0))
+    error = np.abs(corrected - (plain + share * (toned - plain))).mean()
+    assert error < 0.2 * share * np.abs(toned - plain).mean()
+
+
+def test_finer_levels_see_no_toned_versions(make_photo, monkeypatch):
+    network, photo = make_trained(layer_counts=[1] * 3, first_channels=[8] * 3), make_photo(64, 96)
+    calls = []
+    monkeypatch.setattr(network, "correct_toned", lambda level: calls.append(1) or level)
+    for finest_level in (1, 2):
+        correction.correct(photo, network, finest_level=finest_level)
+    assert calls == []
+    correction.correct(photo, network)
+    assert calls == [1]
+
+
+def test_an_untrained_network_changes_nothing_without_restraint_either(make_photo):
+    network, photo = make_untrained([1, 1], [8, 8], has_gain=True), make_photo(64, 96)
+    assert np.array_equal(correction.correct(photo, network, restraint=0), photo)
 
 
 def test_gains_lie_where_the_pyramid_has_their_pixels():
@@ -332,8 +349,8 @@ def test_processes_of_torchrun_share_the_cores(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_corrects_as_the_cpu_does(write_weights, make_photo):
     weights, photo = write_weights(0.4, first_channels=[8, 8]), make_photo(90, 120)
-    on_gpu = correct(photo, correction.load_model(weights, "cuda"), (64, 64))
-    on_cpu = correct(photo, correction.load_model(weights), (64, 64))
+    on_gpu = correction.correct(photo, correction.load_model(weights, "cuda"), (64, 64))
+    on_cpu = correction.correct(photo, correction.load_model(weights), (64, 64))
     np.testing.assert_allclose(on_gpu.astype(int), on_cpu, atol=1)
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,18 +50,22 @@ def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, mo
         calls.append((photo.shape, model, image_size, options))
         return photo
 
-    monkeypatch.setattr(correction, "load_model", lambda path, device: path.name)
+    model = SimpleNamespace(level_count=4)
+    monkeypatch.setattr(correction, "load_model", lambda path, device: model)
     monkeypatch.setattr(correction, "correct", correct)
     (tmp_path / "mine.pth").write_bytes(b"weights")
     weights = ["--weights", str(tmp_path / "mine.pth")]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
-    assert calls == [((24, 32, 3), "mine.pth", (512, 512), {})] * 4
+    assert calls == [((24, 32, 3), model, (512, 512), {})] * 4
     assert "mine.pth (sha256 9a129038d9a0), at the size below\n" in capsys.readouterr().out
     calls.clear()
     options = ["--finest-level", "1", "--restraint", "0"]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights, *options]) == 0
     assert [call[-1] for call in calls] == [{"finest_level": 1, "restraint": 0.0}] * 4
     assert "at the size below, finest_level 1, restraint 0\n" in capsys.readouterr().out
+    options = ["--finest-level", "5"]
+    assert evaluate.main(["--pairs", str(pairs_csv), *weights, *options]) == 2
+    assert capsys.readouterr().err == "--finest-level is 5; allowed: 1 to 4\n"
 
 
 def test_weights_that_cannot_be_read_end_with_their_own_message(
@@ -103,6 +108,12 @@ def test_missing_files_give_exit_code_2_and_a_line_each(pairs_csv, tmp_path, cap
         (["--inputs", "a"], "--inputs and --references go together"),
         (["--pairs", "a", "--references", "b"], "--inputs and --references go together"),
         (["--pairs", "a", "--results", "b", "--weights", "c"], "not allowed with argument"),
+        (
+            ["--pairs", "a", "--results", "b", "--restraint", "0"],
+            "for --weights, not for --results",
+        ),
+        (["--pairs", "a", "--restraint", "2"], "--restraint is 2; allowed: 0 to 1"),
+        (["--pairs", "a", "--restraint", "nan"], "--restraint is nan; allowed: 0 to 1"),
     ],
 )
 def test_wrong_arguments_end_with_exit_code_2(arguments, message, capsys):

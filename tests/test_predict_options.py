@@ -86,7 +86,7 @@ def test_restraint_fades_the_correction_out_before_anything_else(
 ):
     assert run_predict(gain=1.0, restraint=0.5, **others) == 0
     abnormal = dark / np.float32(255)
-    share = adjust.share_of_change(abnormal, 2 * abnormal, 0.5)
+    share = adjust.restrained_strength(abnormal, 2 * abnormal, 0.5)
     expected = adjust.blend(abnormal, 2 * abnormal, share)
     assert np.abs(expected - 2 * abnormal).max() > 0.1
     if others:
