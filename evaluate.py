@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import PIL
 
+from interruption import leave_closed_pipe
 from pairs import find_results, match_pairs, read_pairs
 from scores import LONG_SIDE, Corrector, load_picture, score_pairs
 from summary import format_table, save_scores, summarize
@@ -108,9 +109,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 (photos failed) or 2 (wrong arguments, missing files)."""
-    options = parse_arguments(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Score what the command line names; return the exit code."""
     if options.pairs:
         pairs, faults = read_pairs(options.pairs)
         source, root = str(options.pairs), options.pairs.parent
@@ -154,13 +154,30 @@ def main(arguments: list[str] | None = None) -> int:
     if scores:
         summary = summarize(scores, agreements)
         protocol = describe_protocol(f"{len(scores)} of {len(pairs)} from {source}", corrected)
-        print("\n".join(f"{subject + ':':<16}{words}" for subject, words in protocol.items()))
-        print("", format_table(summary), sep="\n")
-        if options.output:
+        if options.output:  # before printing, which fails where nobody reads on
             save_scores(options.output, scores, summary, protocol, failures)
+        print("\n".join(f"{subject + ':':<16}{words}" for subject, words in protocol.items()))
+        print("", format_table(summary), sep="\n", flush=True)
     if failures:
         print("\n".join(["not scored:", *failures]), file=sys.stderr)
     return 1 if failures else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0; 1: photos failed; 2: wrong arguments, missing files; 130: stopped by Ctrl-C.
+    """
+    options = parse_arguments(arguments)
+    try:
+        return run(options)
+    except BrokenPipeError:
+        leave_closed_pipe()
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; no scores were written", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -105,6 +105,13 @@ def end_at_next_signal() -> None:
     heed_signals(end)
 
 
+def leave_closed_pipe() -> None:
+    """After BrokenPipeError, as before `| head -1`: write to nowhere, also what is buffered."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
 def leave_closed_terminal(number: int) -> None:
     """On SIGHUP, write to nowhere what went to the terminal: that is closed, and writing fails."""
     if number != getattr(signal, "SIGHUP", None):

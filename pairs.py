@@ -1,6 +1,7 @@
 """Which photo is scored against which reference: from a table, or by the names of the files."""
 
 import csv
+import math
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable
@@ -46,10 +47,13 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
     pairs, faults = [], []
     for number, row in enumerate(rows, start=2):
         photo, reference = (path.parent / (row[name] or "") for name in ("input", "gt"))
-        wrong = [f"no file {file}" for file in (photo, reference) if not file.is_file()]
+        wrong = [f"{name} is empty" for name in ("input", "gt") if not row[name]]
+        wrong = wrong or [f"no file {file}" for file in (photo, reference) if not file.is_file()]
         try:
             ev = float(row["ev"]) if row.get("ev") else None
         except ValueError:
+            ev = math.nan
+        if ev is not None and not math.isfinite(ev):
             wrong.append(f"ev is {row['ev']!r}, not a number of stops")
         faults += [f"{path}: line {number}: {reason}" for reason in wrong]
         if not wrong:

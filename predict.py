@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ConfigError, PredictConfig, load_config
 from folder import Work, count_kinds, find_inputs
-from interruption import raise_at_signal
+from interruption import leave_closed_pipe, raise_at_signal
 
 if TYPE_CHECKING:
     from model import ExposureCorrectionNet
@@ -179,10 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         exit_code = run(options)
         sys.stdout.flush()
         return exit_code
-    except BrokenPipeError:  # nobody reads on, as after `| head -1`
-        silence = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(silence, stream.fileno())
+    except BrokenPipeError:
+        leave_closed_pipe()
         return 1
     except KeyboardInterrupt as stopped:
         print("stopped; what is finished stays, skip_existing goes on from there", file=sys.stderr)

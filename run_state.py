@@ -1,9 +1,11 @@
 """A training run: its networks, optimizers and progress, made, saved and restored."""
 
 import copy
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -85,9 +87,9 @@ def make_networks(config: TrainConfig, device: torch.device, is_resumed: bool = 
     if config.pretrained_model and not is_resumed:
         pretrained = load_weights(config.pretrained_model)
         if pretrained.architecture != generator.architecture:
+            changes = ", ".join(tell_difference(generator.architecture, pretrained.architecture))
             raise CheckpointError(
-                f"pretrained_model: {config.pretrained_model} has {pretrained.architecture}, "
-                f"the config {generator.architecture}; make them agree"
+                f"pretrained_model: {config.pretrained_model} is another network; set {changes}"
             )
         generator = pretrained
     generator.to(device)
@@ -99,6 +101,26 @@ def make_networks(config: TrainConfig, device: torch.device, is_resumed: bool = 
         generator.compile()  # at its first call
         discriminator.compile()
     return Networks(generator, average, discriminator)
+
+
+def tell_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Return the keys of conf.json, and their values, that would make our architecture theirs."""
+    keys = {
+        "layer_counts": "layer_count_of_every_unet",
+        "first_channels": "first_layer_out_channels_of_every_unet",
+        "has_group_norm": "is_group_norm_of_every_unet",
+        "has_gain": "has_gain",
+        "padding_modes": "padding_mode_of_every_unet",
+    }
+    changes = [
+        f"{key} to {json.dumps(theirs[name])}"
+        for name, key in keys.items()
+        if theirs[name] != ours[name]
+    ]
+    level_count = len(theirs["layer_counts"])
+    if level_count != len(ours["layer_counts"]):
+        changes.insert(0, f"laplacian_level_count to {level_count}")
+    return changes
 
 
 @torch.no_grad()

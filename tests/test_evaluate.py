@@ -1,9 +1,12 @@
 import csv
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import correction
 import evaluate
@@ -121,3 +124,27 @@ def test_wrong_arguments_end_with_exit_code_2(arguments, message, capsys):
         evaluate.main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_a_line_and_exit_code_130(pairs_csv, monkeypatch, capsys):
+    def stop(pairs, correct):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "score_pairs", stop)
+    assert evaluate.main(["--pairs", str(pairs_csv), "--results", str(pairs_csv.parent)]) == 130
+    assert capsys.readouterr().err == "stopped; no scores were written\n"
+
+
+def test_scores_are_written_though_nobody_reads_on(pairs_csv, tmp_path):
+    arguments = ["--pairs", str(pairs_csv), "--results", str(pairs_csv.parent)]
+    process = subprocess.Popen(
+        [sys.executable, "evaluate.py", *arguments, "--output", str(tmp_path / "scores")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 1
+    assert (tmp_path / "scores" / "scores.csv").exists()

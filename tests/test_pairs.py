@@ -23,6 +23,18 @@ def test_pairs_csv_reports_all_its_faults_at_once(pairs_csv):
     assert faults[2].endswith("fivek/gt/a1.png")
 
 
+@pytest.mark.parametrize("ev", ["nan", "-inf"])
+def test_exposures_that_are_no_numbers_and_empty_cells_are_faults(pairs_csv, ev):
+    lines = pairs_csv.read_text().splitlines()
+    lines[1] = lines[1].replace("-1.1", ev)
+    lines[2] = "hdrps,church,hdrps/input/church_P1.png,,1"
+    pairs_csv.write_text("\n".join(lines))
+    assert read_pairs(pairs_csv)[1] == [
+        f"{pairs_csv}: line 2: ev is '{ev}', not a number of stops",
+        f"{pairs_csv}: line 3: gt is empty",
+    ]
+
+
 def test_pairs_csv_that_is_missing_or_empty_or_of_another_kind_is_named(tmp_path):
     path = tmp_path / "pairs.csv"
     assert "can't be read" in read_pairs(path)[1][0]
