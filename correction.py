@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 import adjust
@@ -21,21 +20,15 @@ from checkpoint import load_weights
 from compare import save_comparison, show_window
 from config import PredictConfig
 from folder import comparison_path
+from inference import run_network
 from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
-from pyramid import gaussian_pyramid, pad_for_pyramid, pyramid_up
 from upsample import WHITE, apply_gains, fit_gains, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
 MAX_THREADS = 4
-# px of a level from which on it tells enough to carry its correction on.
-MIN_SIDE = 8
-# Root mean square of the change, white = 1, from which on toned versions count in full.
-TONED_FROM = 0.08
-# Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
-CARRY_EPSILON = 1e-4
 COMPARISON_SIZE = (700, 700)  # px, of each of its photos at most
 
 
@@ -174,99 +167,6 @@ def fit_into(photo: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         half = photo.shape[1] // 2, photo.shape[0] // 2
         photo, scale = cv2.resize(photo, half, interpolation=cv2.INTER_AREA), 2 * scale
     return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-
-
-@torch.inference_mode()
-def run_network(
-    abnormal: np.ndarray,
-    model: ExposureCorrectionNet,
-    finest_level: int | None = None,
-    level_scales: Sequence[float] | None = None,
-    self_ensemble: bool = True,
-    restraint: float = 0,
-) -> np.ndarray:
-    """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped; see `correct`.
-
-    Raises:
-        ValueError: there is no such level, level_scales want all, or what comes out is not finite.
-    """
-    if level_scales is not None:
-        if finest_level not in (None, 1):
-            raise ValueError(f"finest_level is {finest_level}; with level_scales it is 1 or None")
-        finest_level, restraint = 1, 0
-    if finest_level is None:
-        finest_level = model.level_count
-        while finest_level > 1 and min(abnormal.shape[:2]) < MIN_SIDE * 2 ** (finest_level - 1):
-            finest_level -= 1
-    if not 1 <= finest_level <= model.level_count:
-        raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
-    device = next(model.parameters()).device
-    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
-    if finest_level == 1:
-        corrected = to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
-        strength = adjust.restrained_strength(abnormal, corrected, restraint)
-        return adjust.blend(abnormal, corrected, strength)
-    padded = pad_for_pyramid(batch, model.level_count)
-    levels = gaussian_pyramid(padded, model.level_count)
-    gains = find_gains(levels, model, finest_level, self_ensemble, restraint)
-    height, width = abnormal.shape[:2]
-    return to_picture(carry_gains(padded, gains))[:height, :width]
-
-
-def find_gains(
-    levels: list[Tensor],
-    model: ExposureCorrectionNet,
-    finest_level: int,
-    self_ensemble: bool,
-    restraint: float,
-) -> np.ndarray:
-    """Return the gains and offsets, as fit_gains has them, of a level beyond the finest.
-
-    Args:
-        levels: the Gaussian pyramid of one photo, coarsest first.
-        finest_level, self_ensemble, restraint: see `correct`.
-    """
-    active_count = model.level_count - finest_level + 1
-    outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
-    level = levels[active_count - 1]
-    abnormal, corrected = to_picture(level), to_picture(outputs[active_count - 1])
-    strength = adjust.restrained_strength(abnormal, corrected, restraint)
-    if self_ensemble and active_count == 1:
-        # Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
-        toned_share = adjust.restrained_strength(abnormal, corrected, TONED_FROM)
-        corrected = adjust.blend(corrected, to_picture(model.correct_toned(level)), toned_share)
-    corrected = adjust.blend(abnormal, corrected, strength)
-    return fit_gains(abnormal, corrected, radius=1, epsilon=CARRY_EPSILON)
-
-
-def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
-    """Apply the gains and offsets of a pyramid's level to its finest one.
-
-    They are enlarged as the pyramid is, whose pixel i lies on pixel 2i of the next finer level.
-
-    Args:
-        photo: (1, 3, H, W).
-        small_gains: (2, h, w, 3) from fit_gains; H / h is a power of 2, and the same as W / w.
-
-    Returns:
-        (1, 3, H, W).
-    """
-    gains = torch.from_numpy(small_gains).to(photo.device).permute(0, 3, 1, 2)
-    while gains.shape[-1] < photo.shape[-1]:
-        gains = pyramid_up(gains)
-    gain, offset = gains
-    return gain * photo + offset
-
-
-def to_picture(batch: Tensor) -> np.ndarray:
-    """Map a batch of one photo, (1, 3, H, W), to (H, W, 3) float32, clipped to [0, 1].
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    if not batch.isfinite().all():
-        raise ValueError("the network gives values that are not finite; use other weights")
-    return np.ascontiguousarray(batch[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy())
 
 
 # ----------------------------------------------------------------------------- many photos

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from config import PredictConfig
-from correction import correct, correct_file, correct_files, load_model, run_network
+from correction import correct, correct_file, correct_files, load_model
+from inference import run_network
 from photo import load_photo, save_photo
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from networks import make_trained, make_untrained, note_runs
+
+import inference
+from correction import correct
+from inference import carry_gains
+from model import ExposureCorrectionNet
+from pyramid import gaussian_pyramid
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0]),
+        ({"finest_level": 3}, [0]),
+        ({"finest_level": 2}, [0, 1]),
+        ({"finest_level": 1}, [0, 1, 2]),
+        ({"level_scales": [1, 1, 1]}, [0, 1, 2]),
+    ],
+)
+def test_the_network_corrects_as_many_levels_as_asked_for(settings, expected, make_photo):
+    network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
+    runs = note_runs(network)
+    correct(make_photo(70, 90), network, (64, 64), self_ensemble=False, **settings)
+    assert runs == expected
+
+
+@pytest.mark.parametrize(("side", "expected"), [(7, [0, 1, 2]), (16, [0, 1]), (32, [0])])
+def test_small_photos_take_finer_levels(side, expected, make_photo):
+    network = make_trained(layer_counts=[1, 1, 1], first_channels=[8, 8, 8], has_gain=True)
+    runs = note_runs(network)
+    correct(make_photo(side, 90), network, self_ensemble=False)
+    assert runs == expected
+
+
+def test_all_levels_give_what_the_network_gives(make_photo):
+    network, photo = make_trained(has_gain=True), make_photo(33, 21)
+    batch = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = network(batch, self_ensemble=True)[-1][0].permute(1, 2, 0).clamp(0, 1)
+    corrected = correct(photo, network, finest_level=1, restraint=0)
+    np.testing.assert_allclose(corrected, expected * 255, atol=0.6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 90), (33, 65), (128, 96)])
+def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, make_photo):
+    network = ExposureCorrectionNet([1] * 4, [4] * 4, has_gain=True)
+    network.sub_networks[0].head.bias.data[:3] = 0.5
+    photo = make_photo(*size) // 2
+    corrected = correct(photo, network, self_ensemble=False, restraint=0)
+    np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
+
+
+@pytest.mark.parametrize(("toned_from", "share"), [(0, 1), (2, 0.5)])
+def test_what_changes_by_much_is_the_mean_of_toned_versions(
+    make_photo, monkeypatch, toned_from, share
+):
+    network, photo = make_trained(has_gain=True), make_photo(64, 96) / np.float32(255)
+
+    def coarsest(picture):
+        batch = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        return gaussian_pyramid(batch, 2)[0][0].permute(1, 2, 0).numpy()
+
+    with torch.inference_mode():
+        batch = torch.from_numpy(photo).permute(2, 0, 1)[None]
+        toned = network.correct_toned(gaussian_pyramid(batch, 2)[0])
+        plain = network(batch, active_count=1, self_ensemble=True)[0]
+    toned, plain = (image[0].permute(1, 2, 0).clamp(0, 1).numpy() for image in (toned, plain))
+    change = np.sqrt(np.mean((plain - coarsest(photo)) ** 2))
+    monkeypatch.setattr(inference, "TONED_FROM", toned_from * change)
+    corrected = coarsest(correct(photo, network, restraint=0))
+    error = np.abs(corrected - (plain + share * (toned - plain))).mean()
+    assert error < 0.2 * share * np.abs(toned - plain).mean()
+
+
+def test_finer_levels_see_no_toned_versions(make_photo, monkeypatch):
+    network, photo = make_trained(layer_counts=[1] * 3, first_channels=[8] * 3), make_photo(64, 96)
+    calls = []
+    monkeypatch.setattr(network, "correct_toned", lambda level: calls.append(1) or level)
+    for finest_level in (1, 2):
+        correct(photo, network, finest_level=finest_level)
+    assert calls == []
+    correct(photo, network)
+    assert calls == [1]
+
+
+def test_an_untrained_network_changes_nothing_without_restraint_either(make_photo):
+    network, photo = make_untrained([1, 1], [8, 8], has_gain=True), make_photo(64, 96)
+    assert np.array_equal(correct(photo, network, restraint=0), photo)
+
+
+def test_gains_lie_where_the_pyramid_has_their_pixels():
+    photo = torch.full((1, 3, 32, 256), 0.25)
+    gains = np.zeros((2, 4, 32, 3), np.float32)
+    gains[0], gains[0, :, 16:] = 1, 2  # pixel i is centred on 8 i, so the step is at 8 * 15.5
+    row = carry_gains(photo, gains)[0, 0, 16].numpy()
+    assert np.interp(0.375, row, np.arange(256)) == pytest.approx(124, abs=0.01)
+    turned = carry_gains(photo.mT, gains.swapaxes(1, 2).copy())
+    np.testing.assert_allclose(turned[0, 0, :, 16], row, atol=1e-6)
+
+
+@pytest.mark.parametrize("finest_level", [-1, 0, 3])
+def test_a_level_that_the_weights_have_not_is_refused(make_photo, finest_level):
+    with pytest.raises(ValueError, match=rf"finest_level is {finest_level}; allowed: 1 to 2"):
+        correct(make_photo(8, 8), make_trained(), finest_level=finest_level)
+
+
+def test_level_scales_want_all_levels(make_photo):
+    with pytest.raises(ValueError, match="finest_level is 2; with level_scales it is 1 or None"):
+        correct(make_photo(8, 8), make_trained(), finest_level=2, level_scales=[1, 1])
