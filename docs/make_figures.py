@@ -1,5 +1,6 @@
-"""Make the README's pictures from the shipped weights: python -m docs.make_figures"""
+"""Make README's and model card's pictures from the weights: python -m docs.make_figures"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,13 +13,16 @@ from photo import load_photo
 from pyramid import gaussian_pyramid, laplacian_pyramid, pad_for_pyramid
 
 ROOT = Path(__file__).parent.parent
-PHOTOS = ("room_minus3ev", "pripyat_under", "nuthatch_over", "charminar_over", "sunset_backlit")
+SHOWN = ("room_minus3ev", "pripyat_under", "nuthatch_over", "charminar_over", "sunset_backlit")
+FAILURES = ("cove_backlit", "room_plus2_5ev", "duck_dark", "golden_temple_haze", "dinner_dim")
 
 
-def save_before_after(path: Path, model: torch.nn.Module, height: int = 300) -> None:
-    """Write a strip of photos, as they are above and corrected below."""
+def save_before_after(
+    path: Path, names: Sequence[str], model: torch.nn.Module, height: int = 300
+) -> None:
+    """Write a strip of photos of test/, as they are above and corrected below."""
     columns = []
-    for name in PHOTOS:
+    for name in names:
         photo = load_photo(ROOT / "test" / f"{name}.jpg").pixels
         width = round(photo.shape[1] * height / photo.shape[0])
         pair = [
@@ -57,7 +61,9 @@ def save_levels(path: Path, model: torch.nn.Module) -> None:
         }
         for row, (title, image) in enumerate(images.items()):
             image = image[0, :, : round(size[0]), : round(size[1])].clamp(0, 1)
-            axes[row, column].imshow(image.permute(1, 2, 0).numpy())
+            # What is enlarged is to show its pixels, without the lines that "auto" puts between.
+            kind = "nearest" if level > 2 else "auto"
+            axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation=kind)
             axes[row, column].set_title(title, fontsize=10)
             axes[row, column].axis("off")
     figure.savefig(path, dpi=80)
@@ -65,7 +71,8 @@ def save_levels(path: Path, model: torch.nn.Module) -> None:
 
 def main() -> None:
     model = load_model(ROOT / "weights" / "exposure_correction.pth")
-    save_before_after(ROOT / "docs" / "before_after.jpg", model)
+    save_before_after(ROOT / "docs" / "before_after.jpg", SHOWN, model)
+    save_before_after(ROOT / "docs" / "failures.jpg", FAILURES, model)
     save_levels(ROOT / "docs" / "levels.png", model)
 
 
