@@ -20,6 +20,7 @@ class Work(NamedTuple):
     failures: list[str]  # a line for each folder that can't be listed; the first process has them
     skipped_count: int  # photos whose result is there
     others: list[Path]  # files that are no photos by their suffix; the first process has them
+    result_count: int  # photos taken for results, as they are in output_dir; the first process's
 
 
 def find_inputs(
@@ -44,13 +45,15 @@ def find_inputs(
         ConfigError: there is no photo, a result would replace one, or output_dir is a file.
     """
     failures: list[str] = []
+    results: list[Path] = []
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError([f"result_output_dir is {output_dir}: a file; name a folder"])
     if source.is_dir():
         root, own = source, real(output_dir)
         files = visible_files(source, on_error=lambda error: failures.append(str(error)))
         if real(source) in own.parents:  # results of an earlier run are no photos
-            files = [path for path in files if own not in real(path).parents]
+            results = [path for path in files if own in real(path).parents]
+            files = sorted(set(files) - set(results))
         paths = [path for path in files if is_photo(path)]
     elif source.exists():
         root, files, paths = source.parent, [source], [source]
@@ -81,8 +84,9 @@ def find_inputs(
     left = {path: output for path, output in share.items() if path not in skipped}
     skipped_count = len(share) - len(left)
     if rank:  # what concerns the whole folder is told once
-        return Work(left, [], skipped_count, [])
-    return Work(left, failures, skipped_count, sorted(set(files) - set(paths)))
+        return Work(left, [], skipped_count, [], 0)
+    others = sorted(set(files) - set(paths))
+    return Work(left, failures, skipped_count, others, sum(map(is_photo, results)))
 
 
 def is_there(output: Path, compare: bool) -> bool:

@@ -151,6 +151,8 @@ def run(options: argparse.Namespace) -> int:
 
     if work.others:
         print(f"left out, as no photos by their suffix: {count_kinds(work.others)}")
+    if work.result_count:
+        print(f"left out, as they are in {config.result_output_dir}: {work.result_count}")
     wait_for_others()  # who lists the folders late must not find the first results there
     start = time.perf_counter()
     failures = correct_files(work.outputs, model, config)

@@ -82,26 +82,27 @@ def test_results_keep_their_names_and_never_meet(names, output_format, expected)
 
 def test_a_folder_is_searched_with_its_subfolders(touch):
     folder = touch("a.jpg", "b/c.png", "notes.txt", ".hidden/d.jpg")
-    outputs, failures, _, _ = find_inputs(folder, OUT)
+    outputs, failures, *_ = find_inputs(folder, OUT)
     assert outputs == {folder / "a.jpg": OUT / "a.jpg", folder / "b/c.png": OUT / "b/c.png"}
     assert failures == []
 
 
 def test_a_single_photo_goes_right_into_the_output_folder(touch):
     photo = touch("deep/a.jpg") / "deep/a.jpg"
-    assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [], 0, [])
+    assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [], 0, [], 0)
 
 
 def test_results_of_an_earlier_run_are_no_photos(touch):
-    folder = touch("a.jpg", "out/a.jpg", "out/deep/b.jpg")
-    outputs = find_inputs(folder, folder / "out").outputs
-    assert outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
+    folder = touch("a.jpg", "out/a.jpg", "out/deep/b.jpg", "out/notes.txt")
+    work = find_inputs(folder, folder / "out")
+    assert work.outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
+    assert work.result_count == 2 and work.others == []
 
 
 def test_a_link_to_itself_fails_alone_later(touch):
     folder = touch("b.jpg")
     (folder / "a.jpg").symlink_to("a.jpg")
-    outputs, failures, _, _ = find_inputs(folder, folder / "out")
+    outputs, failures, *_ = find_inputs(folder, folder / "out")
     assert [path.name for path in outputs] == ["a.jpg", "b.jpg"] and not failures
 
 

@@ -70,6 +70,17 @@ def test_structure_and_names_are_kept_and_namesakes_do_not_meet(
             assert result.size == (32, 24)
 
 
+def test_photos_in_the_output_folder_are_counted_as_left_out(
+    run_predict, write_photos, tmp_path, capsys
+):
+    folder = tmp_path / "photos"
+    write_photos(folder, 2)
+    line = f"left out, as they are in {folder / 'out'}: 2\n"
+    for is_told in (False, True):
+        assert run_predict(folder, "--output", folder / "out") == 0
+        assert (line in capsys.readouterr().out) == is_told
+
+
 def test_a_broken_file_among_good_ones_is_told_and_the_others_are_done(
     run_predict, tmp_path, write_photos, capsys
 ):
