@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,14 @@ def describe_step(progress: Progress, losses: dict[str, float]) -> dict[str, Any
     }
 
 
+def format_warning(message: Warning | str, *_: Any) -> str:
+    """One line, as for errors: whoever trains has no use for the line of code behind a warning."""
+    return f"warning: {message}\n"
+
+
 def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     """Train, in this process, or rehearse it; returns the exit code."""
+    warnings.formatwarning = format_warning
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:

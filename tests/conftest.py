@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import warnings
 import zlib
 from pathlib import Path
 
@@ -182,6 +183,12 @@ def run_predict(tmp_path, write_json, write_weights):
         return predict.main([*map(str, arguments), "--conf", str(config)])
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def keep_warning_format(monkeypatch):
+    """Training sets it for its process; pytest has a use for the line of code."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import math
 import os
 import re
 import signal
+import warnings
 
 import pytest
 import torch
@@ -41,6 +42,12 @@ def test_a_run_leaves_weights_checkpoint_log_and_pictures(run_train, tmp_path, c
         assert line.startswith(f"epoch {epoch}/2  levels 2")
         assert re.search(r"reconstruction 0\.\d+ .*-2: [\d.]+ dB .*all: [\d.]+ dB", line)
     assert "best.pth" in out[3]
+
+
+def test_a_warning_is_one_line_without_code(run_train):
+    run_train(epochs=1)
+    line = warnings.formatwarning("skipped: a.jpg", UserWarning, "loader.py", 117)
+    assert line == "warning: skipped: a.jpg\n"
 
 
 def test_a_config_of_the_required_keys_alone_runs(run_train, train_settings):
