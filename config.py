@@ -139,7 +139,8 @@ class TrainConfig(Config):
     brightness_pull: float = optional(number(0, 1), 0.0)
     # share of the spoilt photos whose white areas hold detail that shorter exposures show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
-    # weight of the agreement loss between two spoilt versions of every photo; 0: one version
+    # weight of the agreement loss between two spoilt versions of every photo, until finer levels
+    # join; 0: one version
     agreement_weight: float = optional(number(0, 100), 0.0)
     # decay per step of the running average of the weights that is validated and saved; 0: off
     ema_decay: float = optional(number(0, 1, below=True), 0.0)

@@ -47,6 +47,15 @@ def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
     return height, width
 
 
+def count_versions(config: TrainConfig, active_count: int) -> int:
+    """How many spoilt versions of a photo are seen: two, to agree, until finer levels join.
+
+    Exposure is found by the first levels, and two versions double the cost of the finer ones.
+    """
+    is_first_stage = active_count == count_active_levels(config, 1)
+    return 2 if config.agreement_weight and is_first_stage else 1
+
+
 def start_worker(_: int) -> None:
     """Workers take one core each, and leave signals to the training process, as it ends them."""
     cv2.setNumThreads(1)
@@ -126,7 +135,7 @@ def make_train_loader(
         retone_strength=config.retone_strength,
         brightness_pull=config.brightness_pull,
         hidden_light_share=config.hidden_light_share,
-        version_count=2 if config.agreement_weight else 1,
+        version_count=count_versions(config, active_count),
     )
     image_size = stage_image_size(config, active_count)
     return DataLoader(

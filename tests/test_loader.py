@@ -1,5 +1,5 @@
 from config import TrainConfig
-from loader import count_active_levels, stage_image_size
+from loader import count_active_levels, count_versions, stage_image_size
 
 
 def test_stages_are_counted_and_sized_from_the_coarsest(train_settings):
@@ -16,3 +16,17 @@ def test_stages_are_counted_and_sized_from_the_coarsest(train_settings):
     sizes = [stage_image_size(config, count) for count in (1, 2, 3, 4)]
     assert sizes == [(128, 96), (256, 192), (512, 384), (512, 384)]
     assert count_active_levels(TrainConfig(**(train_settings | levels)), 1) == 4
+
+
+def test_photos_come_in_two_versions_until_finer_levels_join(train_settings):
+    stages = {"laplacian_level_count": 3, "begin_use_level_epoch": [1, 1, 2], "epochs": 2}
+    levels = {
+        "layer_count_of_every_unet": [1] * 3,
+        "first_layer_out_channels_of_every_unet": [8] * 3,
+    }
+    staged = TrainConfig(**(train_settings | levels | stages | {"agreement_weight": 0.5}))
+    assert [count_versions(staged, active_count) for active_count in (2, 3)] == [2, 1]
+    at_once = TrainConfig(**(train_settings | {"agreement_weight": 0.5}))
+    assert count_versions(at_once, at_once.laplacian_level_count) == 2
+    apart = TrainConfig(**(train_settings | {"agreement_weight": 0}))
+    assert count_versions(apart, apart.laplacian_level_count) == 1
