@@ -16,20 +16,27 @@ from torchvision.transforms import ColorJitter
 # The display encoding of a camera without a tone curve: no shoulder in the highlights.
 PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
 # Of the random cameras under which exposures are shifted. Real ones compress highlights much:
-# a small shoulder makes what clips at a longer exposure a light tone of the normal photo.
-GAMMA_RANGE, SHOULDER_RANGE = (1.8, 2.6), (0.12, 8.0)
+# a small shoulder makes what clips at a longer exposure a light tone of the normal photo. They
+# compress shadows as well: without an S-curve, a scene comes out darker from a dark photo of it
+# than from a bright one.
+GAMMA_RANGE, SHOULDER_RANGE, STEEPNESS_RANGE = (1.8, 2.6), (0.12, 8.0), (1.0, 1.4)
 # Of the light that white areas of a photo may hide, 1 being the sensor's limit.
 HIDDEN_LIGHT_RANGE = (0.5, 10.0)
 WHITE_FROM = 0.85  # of all three channels; from here on ever more of the light is hidden
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
-TYPICAL_BRIGHTNESS = 0.35
+TYPICAL_BRIGHTNESS = 0.32
 VALUE_COUNT = 256
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue, as ColorJitter has them
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def uniform_ratio(bounds: tuple[float, float], generator: Generator) -> float:
+    """Draw so that equal ratios are equally likely."""
+    return math.exp(uniform(*map(math.log, bounds), generator))
 
 
 def plain_curve() -> Tensor:
@@ -57,29 +64,46 @@ def shift_exposure(
     ev: float,
     gamma: float = PLAIN_GAMMA,
     shoulder: float = PLAIN_SHOULDER,
+    steepness: float = 1.0,
     hidden_light: Tensor | float = 0.0,
 ) -> Tensor:
     """Expose by `ev` stops more, as a camera would have: in linear light.
 
     The camera is taken to show the light s of the scene, 1 at the sensor's limit, as
-    y = (s * (1 + shoulder) / (s + shoulder)) ** (1 / gamma): the smaller the shoulder, the
-    more its tone curve compresses highlights. That is undone, the light multiplied by 2 ** ev
-    and clipped at 1, and the curve applied again.
+    y = (s * (1 + shoulder) / (s + shoulder)) ** (1 / gamma), under an S-curve: the smaller the
+    shoulder, the more its tone curve compresses highlights. That is undone, the light multiplied
+    by 2 ** ev and clipped at 1, and the curves applied again.
 
     Args:
         image: a curve or a photo, in [0, 1].
         ev: stops; +1 doubles linear light.
         gamma: of the display encoding, above 0.
         shoulder: above 0; 1e6 is as good as none.
+        steepness: of the S-curve, see `s_curve`; 1: none.
         hidden_light: of the image's shape, light of the scene beyond what the photo shows.
 
     Returns:
         The same shape, in [0, 1].
     """
-    encoded = image.clamp(0, 1) ** gamma
+    encoded = s_curve(image.clamp(0, 1), 1 / steepness) ** gamma
     light = encoded * shoulder / (1 + shoulder - encoded)
     light = ((light + hidden_light) * 2.0**ev).clamp(max=1)
-    return (light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma)
+    return s_curve((light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma), steepness)
+
+
+def s_curve(image: Tensor, steepness: float) -> Tensor:
+    """Compress shadows and highlights by x ** n / (x ** n + (1 - x) ** n), n the steepness.
+
+    That is its slope at middle grey, which stays, as black and white do; 1 / n undoes n.
+
+    Args:
+        image: in [0, 1].
+
+    Returns:
+        The same shape, in [0, 1].
+    """
+    dark, bright = image**steepness, (1 - image) ** steepness
+    return dark / (dark + bright)
 
 
 def invent_hidden_light(photo: np.ndarray, generator: Generator) -> tuple[np.ndarray, Tensor]:
@@ -97,7 +121,7 @@ def invent_hidden_light(photo: np.ndarray, generator: Generator) -> tuple[np.nda
     """
     is_upside_down = int(torch.randint(2, (), generator=generator))
     offset = int(torch.randint(photo.shape[1], (), generator=generator))
-    strength = math.exp(uniform(*map(math.log, HIDDEN_LIGHT_RANGE), generator))
+    strength = uniform_ratio(HIDDEN_LIGHT_RANGE, generator)
     red, green, blue = cv2.split(photo)
     darkest = cv2.min(cv2.min(red, green), blue)
     is_white = darkest > WHITE_FROM * 255
@@ -125,8 +149,8 @@ def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
     black = strength * uniform(-0.04, 0.06, generator)
     white = 1 - strength * uniform(-0.04, 0.1, generator)
     image = image.clamp(0, 1) ** gamma
-    s_curve = image * image * (3 - 2 * image)
-    image = torch.lerp(image, s_curve, contrast)
+    smoothstep = image * image * (3 - 2 * image)
+    image = torch.lerp(image, smoothstep, contrast)
     return (black + (white - black) * image).clamp(0, 1)
 
 
@@ -220,7 +244,8 @@ class ExposureSynthesis:
                 torch.cat([plain_curve(), whites.flatten() / 255]),
                 ev=uniform(*self.exposure_shift_ev, generator),
                 gamma=uniform(*GAMMA_RANGE, generator),
-                shoulder=math.exp(uniform(*map(math.log, SHOULDER_RANGE), generator)),
+                shoulder=uniform_ratio(SHOULDER_RANGE, generator),
+                steepness=uniform_ratio(STEEPNESS_RANGE, generator),
                 hidden_light=torch.cat([torch.zeros(VALUE_COUNT), hidden_light.flatten()]),
             )
         else:

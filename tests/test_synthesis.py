@@ -15,6 +15,7 @@ from synthesis import (
     draw_brightness,
     plain_curve,
     retone,
+    s_curve,
     shift_exposure,
 )
 
@@ -59,27 +60,36 @@ def test_shift_exposure_clips_what_the_sensor_cannot_hold():
 
 @pytest.mark.parametrize("shoulder", [1e6, 10, 0.3])
 def test_shift_exposure_by_nothing_changes_nothing(shoulder, image):
-    shifted = shift_exposure(image, 0, gamma=1.9, shoulder=shoulder)
+    shifted = shift_exposure(image, 0, gamma=1.9, shoulder=shoulder, steepness=1.4)
     torch.testing.assert_close(shifted, image, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("steepness", [1, 1.4])
 @pytest.mark.parametrize("shoulder", [1e6, 0.3])
 @pytest.mark.parametrize("ev", [-2.5, 1.5])
-def test_shift_exposure_is_monotone_and_keeps_black_and_range(ev, shoulder):
+def test_shift_exposure_is_monotone_and_keeps_black_and_range(ev, shoulder, steepness):
     ramp = torch.linspace(0, 1, 256).expand(3, 1, 256)
-    shifted = shift_exposure(ramp, ev, shoulder=shoulder)
+    shifted = shift_exposure(ramp, ev, shoulder=shoulder, steepness=steepness)
     assert (shifted.diff() >= 0).all()
     assert shifted.min() == 0 and shifted.max() <= 1
     assert ((shifted - ramp) * ev >= -1e-6).all()
 
 
-def test_shoulder_undoes_and_applies_a_cameras_tone_curve():
+def test_a_cameras_tone_curve_is_undone_and_applied():
     def camera(light: float) -> float:
-        return (light * (1 + 0.5) / (light + 0.5)) ** (1 / 2)
+        encoded = (light * (1 + 0.5) / (light + 0.5)) ** (1 / 2)
+        return encoded**1.3 / (encoded**1.3 + (1 - encoded) ** 1.3)
 
     image = torch.full((3, 1, 1), camera(0.2))
-    shifted = shift_exposure(image, 1, gamma=2, shoulder=0.5)
+    shifted = shift_exposure(image, 1, gamma=2, shoulder=0.5, steepness=1.3)
     assert shifted.flatten().tolist() == pytest.approx([camera(0.4)] * 3)
+
+
+def test_s_curve_compresses_shadows_and_highlights_and_keeps_the_rest():
+    curved = s_curve(torch.tensor([0, 0.1, 0.5, 0.9, 1]), 1.4)
+    dark = 0.1**1.4 / (0.1**1.4 + 0.9**1.4)
+    assert curved.tolist() == pytest.approx([0, dark, 0.5, 1 - dark, 1])
+    assert dark < 0.1
 
 
 def test_retone_of_strength_zero_changes_nothing(image):
@@ -206,7 +216,7 @@ def test_drawing_brightness_by_nothing_changes_nothing(normal):
     assert is_equal(draw_brightness(normal, 0), normal)
 
 
-@pytest.mark.parametrize("tone", [0.36, 0.45])
+@pytest.mark.parametrize("tone", [0.28, 0.42])
 def test_drawing_brightness_moves_the_mean_towards_the_typical_one(tone):
     photo = flat(tone)
     half, whole = (draw_brightness(photo, strength).mean() / 255 for strength in (0.5, 1))
@@ -217,7 +227,7 @@ def test_drawing_brightness_moves_the_mean_towards_the_typical_one(tone):
 
 
 @pytest.mark.parametrize(
-    ("tone", "gamma"), [(0.0, 0.8), (0.02, 0.8), (0.25, 0.8), (0.6, 1.4), (0.9, 1.4), (1.0, 1.4)]
+    ("tone", "gamma"), [(0.0, 0.8), (0.02, 0.8), (0.22, 0.8), (0.6, 1.4), (0.9, 1.4), (1.0, 1.4)]
 )
 def test_drawing_brightness_leaves_night_as_night_and_snow_as_snow(tone, gamma):
     photo = flat(tone)
