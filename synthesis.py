@@ -85,7 +85,7 @@ def shift_exposure(
     Returns:
         The same shape, in [0, 1].
     """
-    encoded = s_curve(image.clamp(0, 1), 1 / steepness) ** gamma
+    encoded = s_curve(image, 1 / steepness) ** gamma
     light = encoded * shoulder / (1 + shoulder - encoded)
     light = ((light + hidden_light) * 2.0**ev).clamp(max=1)
     return s_curve((light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma), steepness)
@@ -97,11 +97,12 @@ def s_curve(image: Tensor, steepness: float) -> Tensor:
     That is its slope at middle grey, which stays, as black and white do; 1 / n undoes n.
 
     Args:
-        image: in [0, 1].
+        image: in [0, 1]; what rounding left beyond is clipped.
 
     Returns:
         The same shape, in [0, 1].
     """
+    image = image.clamp(0, 1)
     dark, bright = image**steepness, (1 - image) ** steepness
     return dark / (dark + bright)
 

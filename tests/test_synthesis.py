@@ -75,6 +75,16 @@ def test_shift_exposure_is_monotone_and_keeps_black_and_range(ev, shoulder, stee
     assert ((shifted - ramp) * ev >= -1e-6).all()
 
 
+def test_white_stays_white_at_longer_exposures_in_any_camera():
+    # Rounding takes some whites beyond 1, where a power of what is left to 1 is not a number.
+    draws = torch.rand(2000, 4, generator=make_generator(0)).tolist()
+    for ev, gamma, shoulder, steepness in draws:
+        shifted = shift_exposure(
+            torch.tensor([0.9, 1.0]), 3 * ev + 1, 1.8 + 0.8 * gamma, 0.12 + shoulder, 1 + steepness
+        )
+        assert shifted.isfinite().all() and shifted[1] > 0.999
+
+
 def test_a_cameras_tone_curve_is_undone_and_applied():
     def camera(light: float) -> float:
         encoded = (light * (1 + 0.5) / (light + 0.5)) ** (1 / 2)
