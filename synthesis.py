@@ -19,14 +19,22 @@ PLAIN_GAMMA, PLAIN_SHOULDER = 2.2, 1e6
 # a small shoulder makes what clips at a longer exposure a light tone of the normal photo. They
 # compress shadows as well: without an S-curve, a scene comes out darker from a dark photo of it
 # than from a bright one.
-GAMMA_RANGE, SHOULDER_RANGE, STEEPNESS_RANGE = (1.8, 2.6), (0.12, 8.0), (1.0, 1.4)
+GAMMA_RANGE, SHOULDER_RANGE, STEEPNESS_RANGE = (1.8, 2.6), (0.05, 2.0), (1.0, 1.4)
 # Of the light that white areas of a photo may hide, 1 being the sensor's limit.
 HIDDEN_LIGHT_RANGE = (0.5, 10.0)
 WHITE_FROM = 0.85  # of all three channels; from here on ever more of the light is hidden
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
-TYPICAL_BRIGHTNESS = 0.32
+TYPICAL_BRIGHTNESS = 0.315
+# The share of their contrast that is left to them in full strength: references there have about
+# 0.9 times the training photos'.
+TYPICAL_CONTRAST = 0.86
 VALUE_COUNT = 256
+# How far re-toning keeps colours (1: the ratios of the channels, 0: each channel has the curve).
+# In real wrong exposures colours change little, and much alike; curves of each channel alone
+# change them at random, and what is learned from that are greyish dark photos.
+KEPT_COLOUR_RANGE = (0.5, 1.0)
+MAX_KEPT_GAIN = 3.0  # beyond it, colours of near-black would be noise; the rest is added as grey
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue, as ColorJitter has them
 
 
@@ -52,6 +60,28 @@ def apply_curve(photo: np.ndarray, curve: Tensor) -> np.ndarray:
         curve: (256,), the new values, in [0, 1].
     """
     return cv2.LUT(photo, to_8_bit(curve))
+
+
+def apply_tone(photo: np.ndarray, curve: Tensor, kept_colour: float) -> np.ndarray:
+    """Give a photo another tone curve, and change its colours by a share of what that would.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        curve: (256,), what becomes of each grey, in [0, 1].
+        kept_colour: 0: of each channel, as `apply_curve` does, which changes colours; 1: of the
+            pixel's grey, all channels being multiplied alike, by MAX_KEPT_GAIN at most.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    tones = curve.numpy() * np.float32(VALUE_COUNT - 1)
+    greys = np.arange(VALUE_COUNT, dtype=np.float32)
+    gains = np.minimum(tones, MAX_KEPT_GAIN * greys) / np.maximum(greys, 1)
+    grey = cv2.transform(photo, np.tile(GREY_WEIGHTS, (3, 1)))
+    kept = cv2.multiply(photo, cv2.LUT(grey, gains), dtype=cv2.CV_32F)
+    kept = cv2.add(kept, cv2.LUT(grey, tones - greys * gains))
+    by_channel = cv2.LUT(photo, tones)
+    return cv2.addWeighted(by_channel, 1 - kept_colour, kept, kept_colour, 0, dtype=cv2.CV_8U)
 
 
 def to_8_bit(image: Tensor) -> np.ndarray:
@@ -91,19 +121,23 @@ def shift_exposure(
     return s_curve((light * (1 + shoulder) / (light + shoulder)) ** (1 / gamma), steepness)
 
 
-def s_curve(image: Tensor, steepness: float) -> Tensor:
-    """Compress shadows and highlights by x ** n / (x ** n + (1 - x) ** n), n the steepness.
+def s_curve(image: Tensor, steepness: float, middle: float = 0.5) -> Tensor:
+    """Compress shadows and highlights: odds of x to those of the middle, to a power.
 
-    That is its slope at middle grey, which stays, as black and white do; 1 / n undoes n.
+    With the middle at 0.5, it is x ** n / (x ** n + (1 - x) ** n), n being the steepness. That is
+    the slope at the middle, which stays, as black and white do; 1 / n undoes n.
 
     Args:
         image: in [0, 1]; what rounding left beyond is clipped.
+        steepness: above 0; below 1, shadows and highlights are spread instead.
+        middle: the value that stays, in (0, 1).
 
     Returns:
         The same shape, in [0, 1].
     """
     image = image.clamp(0, 1)
-    dark, bright = image**steepness, (1 - image) ** steepness
+    dark = middle * (image / middle) ** steepness
+    bright = (1 - middle) * ((1 - image) / (1 - middle)) ** steepness
     return dark / (dark + bright)
 
 
@@ -156,22 +190,24 @@ def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def draw_brightness(photo: np.ndarray, strength: float) -> np.ndarray:
-    """Draw the mean brightness of a normal photo towards that of well-exposed photos.
+    """Draw the tones of a normal photo towards the mean and contrast of well-exposed photos.
 
     How bright "normal" is differs from photographer to photographer, which no network can
     guess; the less it differs, the surer a network gets. Black and white stay what they are.
 
     Args:
         photo: (H, W, 3) uint8.
-        strength: 0 (not at all) to 1 (about to TYPICAL_BRIGHTNESS); by a gamma from 0.8 to 1.4
-            at most, to leave night as night and snow as snow.
+        strength: 0 (not at all) to 1 (TYPICAL_CONTRAST times the contrast about
+            TYPICAL_BRIGHTNESS, then about to that); by a gamma from 0.8 to 1.4 at most, to leave
+            night as night and snow as snow.
 
     Returns:
         (H, W, 3) uint8.
     """
-    mean = min(max(np.mean(cv2.mean(photo)[:3]) / 255, 0.02), 0.98)
+    softer = s_curve(plain_curve(), TYPICAL_CONTRAST**strength, TYPICAL_BRIGHTNESS)
+    mean = min(max(np.mean(cv2.mean(apply_curve(photo, softer))[:3]) / 255, 0.02), 0.98)
     gamma = (math.log(TYPICAL_BRIGHTNESS) / math.log(mean)) ** strength
-    return apply_curve(photo, plain_curve() ** min(max(gamma, 0.8), 1.4))
+    return apply_curve(photo, softer ** min(max(gamma, 0.8), 1.4))
 
 
 def change_brightness(photo: np.ndarray, factor: float) -> np.ndarray:
@@ -251,11 +287,12 @@ class ExposureSynthesis:
             )
         else:
             photo, is_white, values = self._jitter(photo, generator), None, plain_curve()
-        if self.retone_strength > 0:
-            values = retone(values, self.retone_strength, generator)
         abnormal = apply_curve(photo, values[:VALUE_COUNT])
         if is_white is not None:
             abnormal[is_white] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
+        if self.retone_strength > 0:
+            curve = retone(plain_curve(), self.retone_strength, generator)
+            abnormal = apply_tone(abnormal, curve, uniform(*KEPT_COLOUR_RANGE, generator))
         return abnormal
 
     def _jitter(self, photo: np.ndarray, generator: Generator) -> np.ndarray:
