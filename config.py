@@ -135,7 +135,7 @@ class TrainConfig(Config):
     untouched_share: float = optional(number(0, 1), 0.0)
     # random re-toning after the exposure change, 0 (none) .. 1
     retone_strength: float = optional(number(0, 1), 0.0)
-    # how far the mean brightness of the normal photos is drawn to a typical one, 0 (not) .. 1
+    # how far brightness and contrast of the normal photos are drawn to typical ones, 0 (not) .. 1
     brightness_pull: float = optional(number(0, 1), 0.0)
     # share of the spoilt photos whose white areas hold detail that shorter exposures show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
@@ -245,7 +245,7 @@ class PredictConfig(Config):
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
     # a change below this (root mean square, white = 1) is faded out, 0..1; not with level_scales
-    restraint: float = optional(number(0, 1), 0.075)
+    restraint: float = optional(number(0, 1), 0.067)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)
     # contrast stretch of the correction
