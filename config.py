@@ -135,7 +135,7 @@ class TrainConfig(Config):
     untouched_share: float = optional(number(0, 1), 0.0)
     # random re-toning after the exposure change, 0 (none) .. 1
     retone_strength: float = optional(number(0, 1), 0.0)
-    # how far brightness and contrast of the normal photos are drawn to typical ones, 0 (not) .. 1
+    # how far the normal photos' brightness is drawn to a typical one and their contrast reduced
     brightness_pull: float = optional(number(0, 1), 0.0)
     # share of the spoilt photos whose white areas hold detail that shorter exposures show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)

@@ -1,7 +1,7 @@
 """Wrong exposures, made from photos that were rightly exposed.
 
-Photos are (H, W, 3) uint8 here. An exposure or a tone curve does the same to equal values, so
-it is worked out for the 256 of them and then looked up for every pixel.
+Photos are (H, W, 3) uint8 here. An exposure does the same to equal values, so it is worked out
+for the 256 of them and then looked up for every pixel; so is a tone curve for the 256 greys.
 """
 
 import math
@@ -26,8 +26,8 @@ WHITE_FROM = 0.85  # of all three channels; from here on ever more of the light 
 # The mean sRGB value that targets are drawn to, chosen by scores on the README's photos. The
 # training photos have 0.45 in the mean, references there 0.39 to 0.43, of the paper's scenes 0.3.
 TYPICAL_BRIGHTNESS = 0.315
-# The share of their contrast that is left to them in full strength: references there have about
-# 0.9 times the training photos'.
+# The share of their contrast that is left to targets, to the power of `brightness_pull`: at 0.5,
+# 0.93. References there have about 0.9 times the contrast of the training photos.
 TYPICAL_CONTRAST = 0.86
 VALUE_COUNT = 256
 # How far re-toning keeps colours (1: the ratios of the channels, 0: each channel has the curve).
@@ -77,6 +77,7 @@ def apply_tone(photo: np.ndarray, curve: Tensor, kept_colour: float) -> np.ndarr
     tones = curve.numpy() * np.float32(VALUE_COUNT - 1)
     greys = np.arange(VALUE_COUNT, dtype=np.float32)
     gains = np.minimum(tones, MAX_KEPT_GAIN * greys) / np.maximum(greys, 1)
+    gains[0] = gains[1]  # what rounds to black has a colour still
     grey = cv2.transform(photo, np.tile(GREY_WEIGHTS, (3, 1)))
     kept = cv2.multiply(photo, cv2.LUT(grey, gains), dtype=cv2.CV_32F)
     kept = cv2.add(kept, cv2.LUT(grey, tones - greys * gains))
@@ -190,7 +191,7 @@ def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def draw_brightness(photo: np.ndarray, strength: float) -> np.ndarray:
-    """Draw the tones of a normal photo towards the mean and contrast of well-exposed photos.
+    """Draw the mean brightness of a normal photo to that of others, and take contrast from it.
 
     How bright "normal" is differs from photographer to photographer, which no network can
     guess; the less it differs, the surer a network gets. Black and white stay what they are.
