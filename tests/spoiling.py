@@ -19,3 +19,8 @@ def spoil(normal: np.ndarray, seed: int = 0, **settings) -> np.ndarray:
 
 def is_equal(photo: np.ndarray, other: np.ndarray) -> bool:
     return photo.dtype == other.dtype and np.array_equal(photo, other)
+
+
+def flat(tone: float, size: tuple[int, int] = (4, 4)) -> np.ndarray:
+    """A grey photo of one value in [0, 1]."""
+    return np.full((*size, 3), round(tone * 255), np.uint8)
