@@ -16,6 +16,7 @@ from photo import load_photo
 from utils import psnr, ssim
 
 LONG_SIDE = 512  # px; the size that every picture is scored at
+MAX_PSNR = 60.0  # dB, what counts at most in a mean: equal pictures have an infinite one
 METHODS = ("corrected", "untouched", "mid_grey_gamma")
 
 Corrector = Callable[[Pair, np.ndarray], np.ndarray]
@@ -93,10 +94,10 @@ def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 
 def mean_psnr_between(pictures: list[np.ndarray]) -> float:
-    """Return the mean PSNR in dB over all pairs of two or more pictures of one scene."""
+    """Return the mean PSNR in dB, capped, over all pairs of two or more pictures of a scene."""
     height, width = pictures[0].shape[:2]
     same_size = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
-    return float(np.mean([psnr(*two) for two in combinations(same_size, 2)]))
+    return float(np.mean([min(psnr(*two), MAX_PSNR) for two in combinations(same_size, 2)]))
 
 
 def load_picture(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:

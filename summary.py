@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pairs import grouped
-from scores import METHODS, Agreement, Score
+from scores import MAX_PSNR, METHODS, Agreement, Score
 from utils import atomic_write
 
 PARTS = {  # of the pairs, by the exposure of the photo in stops, None being unknown
@@ -26,11 +26,12 @@ MEASURES = {  # measure -> its heading and format in the table
     "absolute_brightness_error": ("|bright|", "10.3f"),
 }
 COLUMNS = {f"{part}_{name}": head for part in PARTS for name, head in MEASURES.items()}
+COLUMNS["all_median_psnr"] = ("median", "8.2f")
 COLUMNS["all_agreement"] = ("alike", "7.2f")
 
 
 def summarize(scores: list[Score], agreements: list[Agreement]) -> Summary:
-    """Average the scores.
+    """Average the scores, a PSNR counting MAX_PSNR at most.
 
     Returns:
         section -> method -> mean of each of COLUMNS. The sections are the groups; where they
@@ -62,10 +63,12 @@ def mean_methods(scores: list[Score], agreements: list[Agreement]) -> dict[str, 
             found = [score.measures[method] for score in scores if belongs(score.pair.ev)]
             errors = [measures["brightness_error"] for measures in found]
             means[f"{part}_pairs"] = len(found)
-            means[f"{part}_psnr"] = mean_of(measures["psnr"] for measures in found)
+            values = [min(measures["psnr"], MAX_PSNR) for measures in found]
+            means[f"{part}_psnr"] = mean_of(values)
             means[f"{part}_ssim"] = mean_of(measures["ssim"] for measures in found)
             means[f"{part}_brightness_error"] = mean_of(errors)
             means[f"{part}_absolute_brightness_error"] = mean_of(map(abs, errors))
+        means["all_median_psnr"] = float(np.median(values))  # of the last part, which is "all"
         means["all_agreement"] = mean_of(scene.psnr[method] for scene in agreements)
     return section
 
@@ -109,8 +112,6 @@ def save_scores(
 ) -> None:
     """Write scores.csv (a line per pair) and scores.json (means, protocol, failures).
 
-    Infinite values, the PSNR of equal pictures, are the text "inf" in both.
-
     Raises:
         OSError: the folder can't be written to.
     """
@@ -133,13 +134,6 @@ def save_scores(
         writer.writeheader()
         writer.writerows(rows)
 
-    sections = {
-        section: {
-            method: {key: "inf" if value == np.inf else value for key, value in means.items()}
-            for method, means in methods.items()
-        }
-        for section, methods in summary.items()
-    }
-    content = {"protocol": protocol, "means": sections, "failures": failures}
+    content = {"protocol": protocol, "means": summary, "failures": failures}
     with atomic_write(folder / "scores.json") as path:
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 import correction
 import evaluate
+from scores import MAX_PSNR
 
 
 def test_scoring_the_untouched_photos_as_results_prints_and_writes_their_own_scores(
@@ -32,7 +33,7 @@ def test_scoring_the_untouched_photos_as_results_prints_and_writes_their_own_sco
     assert means["all_psnr"] == pytest.approx(expected)
 
 
-def test_pictures_equal_to_their_references_are_written_as_inf_in_valid_json(
+def test_pictures_equal_to_their_references_are_capped_in_means_and_inf_in_the_table(
     tmp_path, save_picture
 ):
     save_picture(tmp_path / "photos" / "a_N1.png", seed=1)
@@ -43,7 +44,9 @@ def test_pictures_equal_to_their_references_are_written_as_inf_in_valid_json(
     assert evaluate.main(arguments) == 0
     written = (tmp_path / "scores.json").read_text()
     content = json.loads(written, parse_constant=pytest.fail)
-    assert content["means"]["gt"]["corrected"]["all_psnr"] == "inf"
+    assert content["means"]["gt"]["corrected"]["all_psnr"] == MAX_PSNR
+    with open(tmp_path / "scores.csv", newline="") as file:
+        assert [row["corrected_psnr"] for row in csv.DictReader(file)] == ["inf"]
 
 
 def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, monkeypatch, capsys):

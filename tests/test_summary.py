@@ -1,9 +1,10 @@
+import math
 from pathlib import Path
 
 import pytest
 
 from pairs import Pair
-from scores import METHODS, Agreement, Score
+from scores import MAX_PSNR, METHODS, Agreement, Score
 from summary import format_table, summarize
 
 
@@ -34,7 +35,14 @@ def test_means_are_those_worked_by_hand():
     assert a["under_absolute_brightness_error"] == pytest.approx(0.15)
     assert [b["under_psnr"], b["all_psnr"], b["all_agreement"]] == [None, 31, None]
     assert every["all_psnr"] == 23
+    assert [a["all_median_psnr"], every["all_median_psnr"]] == [17, 20]
     assert [mean["under_psnr"], mean["all_psnr"], mean["all_agreement"]] == [12, 26, 25]
+
+
+def test_a_picture_that_is_its_reference_counts_no_more_than_the_cap():
+    scores = [make_score("a", -1, math.inf), make_score("a", 1, 20)]
+    means = summarize(scores, [])["a"]["corrected"]
+    assert [means["under_psnr"], means["all_psnr"]] == [MAX_PSNR, (MAX_PSNR + 20) / 2]
 
 
 def test_a_single_group_is_its_own_headline():
@@ -49,4 +57,4 @@ def test_table_shows_a_dash_where_nothing_was_averaged_and_keeps_its_columns():
     lines = format_table(summarize([make_score("a", -1, 10)], [])).splitlines()
     assert len({len(line) for line in [*lines[:2], *lines[3:6]]}) == 1
     found, nothing = ["1", "10.00", "0.500", "0.000", "0.000"], ["0", "-", "-", "-", "-"]
-    assert lines[3].split() == ["corrected", *found, *nothing, *found, "-"]
+    assert lines[3].split() == ["corrected", *found, *nothing, *found, "10.00", "-"]
