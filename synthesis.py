@@ -69,7 +69,7 @@ def apply_tone(photo: np.ndarray, curve: Tensor, kept_colour: float) -> np.ndarr
         photo: (H, W, 3) uint8.
         curve: (256,), what becomes of each grey, in [0, 1].
         kept_colour: 0: of each channel, as `apply_curve` does, which changes colours; 1: of the
-            pixel's grey, all channels being multiplied alike, by MAX_KEPT_GAIN at most.
+            pixel's brightest channel, all being multiplied alike, by MAX_KEPT_GAIN at most.
 
     Returns:
         (H, W, 3) uint8.
@@ -77,10 +77,11 @@ def apply_tone(photo: np.ndarray, curve: Tensor, kept_colour: float) -> np.ndarr
     tones = curve.numpy() * np.float32(VALUE_COUNT - 1)
     greys = np.arange(VALUE_COUNT, dtype=np.float32)
     gains = np.minimum(tones, MAX_KEPT_GAIN * greys) / np.maximum(greys, 1)
-    gains[0] = gains[1]  # what rounds to black has a colour still
-    grey = cv2.transform(photo, np.tile(GREY_WEIGHTS, (3, 1)))
-    kept = cv2.multiply(photo, cv2.LUT(grey, gains), dtype=cv2.CV_32F)
-    kept = cv2.add(kept, cv2.LUT(grey, tones - greys * gains))
+    red, green, blue = cv2.split(photo)
+    brightest = cv2.max(cv2.max(red, green), blue)
+    gain = cv2.merge([cv2.LUT(brightest, gains)] * 3)
+    rest = cv2.merge([cv2.LUT(brightest, tones - greys * gains)] * 3)
+    kept = cv2.add(cv2.multiply(photo, gain, dtype=cv2.CV_32F), rest)
     by_channel = cv2.LUT(photo, tones)
     return cv2.addWeighted(by_channel, 1 - kept_colour, kept, kept_colour, 0, dtype=cv2.CV_8U)
 

@@ -90,17 +90,24 @@ def test_a_tone_curve_that_keeps_no_colour_is_that_of_each_channel(normal):
 def test_kept_colours_are_the_ratios_of_the_channels(gamma):
     photo = np.full((2, 2, 3), (120, 80, 40), np.uint8)
     curve = plain_curve() ** gamma
-    grey = round(0.2989 * 120 + 0.587 * 80 + 0.114 * 40)
-    gain = curve[grey].item() * 255 / grey
+    gain = curve[120].item() * 255 / 120
     kept, half, by_channel = (apply_tone(photo, curve, share)[0, 0] for share in (1, 0.5, 0))
     assert kept == pytest.approx(np.multiply((120, 80, 40), gain), abs=0.51)
     assert half == pytest.approx((kept.astype(float) + by_channel) / 2, abs=1)
 
 
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (0, 0, 255), (0, 255, 255)])
+def test_the_brightest_colours_stay_as_bright_as_white(colour):
+    photo = np.full((2, 2, 3), colour, np.uint8)
+    for gamma in (0.7, 1.4):
+        assert is_equal(apply_tone(photo, plain_curve() ** gamma, 1), photo)
+
+
 def test_a_raised_black_adds_grey_and_not_the_colours_of_noise():
     noise = np.full((2, 2, 3), (3, 1, 0), np.uint8)
     toned = apply_tone(noise, (plain_curve() + 0.1).clamp(max=1), 1)
-    assert toned.min() >= 23 and np.ptp(toned) <= MAX_KEPT_GAIN * 3
+    assert toned[0, 0].tolist() == [round(255 * (3 / 255 + 0.1)), 22, 20]
+    assert np.ptp(toned) <= MAX_KEPT_GAIN * 3
 
 
 def test_retoned_photos_keep_their_colours_better_than_by_curves_of_each_channel(monkeypatch):
