@@ -19,8 +19,9 @@ import PIL
 
 from interruption import leave_closed_pipe
 from pairs import find_results, match_pairs, read_pairs
-from scores import LONG_SIDE, MAX_PSNR, Corrector, load_picture, score_pairs
+from scores import LONG_SIDE, Corrector, load_picture, score_pairs
 from summary import format_table, save_scores, summarize
+from utils import MAX_PSNR
 
 
 def make_results_corrector(results: dict[Path, Path]) -> Corrector:
@@ -54,11 +55,11 @@ def describe_protocol(source: str, corrected: str) -> dict[str, str]:
         "corrected": corrected,
         "size": f"photo, result, reference: long side {LONG_SIDE} px (INTER_AREA), never enlarged",
         "PSNR": "dB, over all RGB values of the 8-bit (rounded) picture; means are over pairs, "
-        f"each counting {MAX_PSNR:g} at most",
+        f"of which none counts more than {MAX_PSNR:g}",
         "SSIM": "7x7 uniform windows, sample covariance, mean over RGB (as in scikit-image)",
         "bright": "mean of the picture less mean of the reference, white = 1; |bright|: its size",
-        "median": "of PSNR, over pairs",
-        "alike": "dB, mean PSNR between the versions of one scene; mean over scenes",
+        "median": "of PSNR, over pairs; in the mean of the groups, the mean of their medians",
+        "alike": "dB, mean PSNR between a scene's versions, capped likewise; mean over scenes",
         "under, over": "exposure of the photo below, above 0 EV; all: also 0 and unknown",
         "mid grey gamma": "x ** (log 0.5 / log m), m the photo's mean Rec. 601 luma",
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, "

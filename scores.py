@@ -13,10 +13,9 @@ from tqdm import tqdm
 from colour import to_8_bit
 from pairs import Pair, grouped
 from photo import load_photo
-from utils import psnr, ssim
+from utils import MAX_PSNR, psnr, ssim
 
 LONG_SIDE = 512  # px; the size that every picture is scored at
-MAX_PSNR = 60.0  # dB, what counts at most in a mean: equal pictures have an infinite one
 METHODS = ("corrected", "untouched", "mid_grey_gamma")
 
 Corrector = Callable[[Pair, np.ndarray], np.ndarray]
@@ -35,7 +34,7 @@ class Agreement:
     """How much the versions of one scene look alike after each method."""
 
     groups: tuple[str, ...]
-    psnr: dict[str, float]  # method -> mean over the pairs of versions, dB
+    psnr: dict[str, float]  # method -> mean over the pairs of versions, dB, MAX_PSNR at most
 
 
 def score_pairs(
@@ -94,7 +93,7 @@ def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 
 def mean_psnr_between(pictures: list[np.ndarray]) -> float:
-    """Return the mean PSNR in dB, capped, over all pairs of two or more pictures of a scene."""
+    """Return the mean PSNR in dB, MAX_PSNR at most, over all pairs of pictures of a scene."""
     height, width = pictures[0].shape[:2]
     same_size = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
     return float(np.mean([min(psnr(*two), MAX_PSNR) for two in combinations(same_size, 2)]))

@@ -1,4 +1,4 @@
-"""Means of the scores, and the table and files that show them."""
+"""Means and medians of the scores, and the table and files that show them."""
 
 import csv
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pairs import grouped
-from scores import MAX_PSNR, METHODS, Agreement, Score
-from utils import atomic_write
+from scores import METHODS, Agreement, Score
+from utils import MAX_PSNR, atomic_write
 
 PARTS = {  # of the pairs, by the exposure of the photo in stops, None being unknown
     "under": lambda ev: ev is not None and ev < 0,
@@ -31,11 +31,12 @@ COLUMNS["all_agreement"] = ("alike", "7.2f")
 
 
 def summarize(scores: list[Score], agreements: list[Agreement]) -> Summary:
-    """Average the scores, a PSNR counting MAX_PSNR at most.
+    """Average the scores, no PSNR counting more than MAX_PSNR.
 
     Returns:
-        section -> method -> mean of each of COLUMNS. The sections are the groups; where they
-        are several, also "every pair", and "mean of the groups", where each counts the same.
+        section -> method -> mean (or median) of each of COLUMNS. The sections are the groups;
+        where they are several, also "every pair", and "mean of the groups", where each group's
+        mean (or median) counts the same.
     """
     summary = {
         group: mean_methods(members, [a for a in agreements if group in a.groups])
@@ -56,21 +57,25 @@ def summarize(scores: list[Score], agreements: list[Agreement]) -> Summary:
 
 
 def mean_methods(scores: list[Score], agreements: list[Agreement]) -> dict[str, Means]:
-    """Return method -> mean of each of COLUMNS, for the scores of one section."""
+    """Return method -> mean (or median) of each of COLUMNS, for the scores of one section."""
     section: dict[str, Means] = {method: {} for method in METHODS}
     for method, means in section.items():
         for part, belongs in PARTS.items():
             found = [score.measures[method] for score in scores if belongs(score.pair.ev)]
             errors = [measures["brightness_error"] for measures in found]
             means[f"{part}_pairs"] = len(found)
-            values = [min(measures["psnr"], MAX_PSNR) for measures in found]
-            means[f"{part}_psnr"] = mean_of(values)
+            means[f"{part}_psnr"] = mean_of(capped_psnrs(found))
             means[f"{part}_ssim"] = mean_of(measures["ssim"] for measures in found)
             means[f"{part}_brightness_error"] = mean_of(errors)
             means[f"{part}_absolute_brightness_error"] = mean_of(map(abs, errors))
-        means["all_median_psnr"] = float(np.median(values))  # of the last part, which is "all"
+        every = [score.measures[method] for score in scores]
+        means["all_median_psnr"] = float(np.median(capped_psnrs(every)))
         means["all_agreement"] = mean_of(scene.psnr[method] for scene in agreements)
     return section
+
+
+def capped_psnrs(found: list[dict[str, float]]) -> list[float]:
+    return [min(measures["psnr"], MAX_PSNR) for measures in found]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -112,6 +117,8 @@ def save_scores(
 ) -> None:
     """Write scores.csv (a line per pair) and scores.json (means, protocol, failures).
 
+    The table has each PSNR as it is, "inf" for equal pictures; the means are of capped ones.
+
     Raises:
         OSError: the folder can't be written to.
     """
@@ -136,4 +143,5 @@ def save_scores(
 
     content = {"protocol": protocol, "means": summary, "failures": failures}
     with atomic_write(folder / "scores.json") as path:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        path.write_text(text, encoding="utf-8")

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+MAX_PSNR = 60.0  # dB, what a picture counts at most in a mean: equal ones have an infinite PSNR
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:

@@ -9,10 +9,9 @@ from torch.utils.data import DataLoader
 
 from dataset import VALIDATION_EVS, to_floats
 from distributed import gather, rank
-from utils import psnr, ssim
+from utils import MAX_PSNR, psnr, ssim
 
 METRICS = ("psnr", "ssim")
-MAX_PSNR = 100.0  # dB; stands for the infinity of equal photos
 SAMPLE_COUNT = 4  # photos in the picture of an epoch
 
 
@@ -29,9 +28,9 @@ def validate(
     """Score every validation photo at every exposure, in 8 bit as it would be saved.
 
     Returns:
-        PSNR (dB) and SSIM by exposure, such as "-2", and over "all"; and (abnormal, corrected,
-        normal) of the first photos, each (N, 3, h, w) uint8, for the picture of the epoch, which
-        one process of several makes.
+        PSNR (dB, MAX_PSNR at most) and SSIM by exposure, such as "-2", and over "all"; and
+        (abnormal, corrected, normal) of the first photos, each (N, 3, h, w) uint8, for the
+        picture of the epoch, which one process of several makes.
     """
     names = [f"{ev:+g}" if ev else "0" for ev in VALIDATION_EVS]
     results = []  # of each photo: (PSNR, SSIM) at each exposure

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 import correction
 import evaluate
-from scores import MAX_PSNR
+from utils import MAX_PSNR
 
 
 def test_scoring_the_untouched_photos_as_results_prints_and_writes_their_own_scores(

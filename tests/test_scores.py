@@ -6,7 +6,8 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pairs import match_pairs, read_pairs
-from scores import MAX_PSNR, compare, load_picture, mean_psnr_between, mid_grey_gamma, score_pairs
+from scores import compare, load_picture, mean_psnr_between, mid_grey_gamma, score_pairs
+from utils import MAX_PSNR, psnr
 
 
 def test_measures_agree_with_scikit_image_and_the_brightness_error_is_signed():
@@ -56,7 +57,14 @@ def test_agreement_is_the_mean_over_all_pairs_of_versions():
     flat = [np.full((4, 4, 3), value, np.uint8) for value in (100, 101, 102)]
     apart = [20 * np.log10(255 / distance) for distance in (1, 1, 2)]
     assert mean_psnr_between(flat) == pytest.approx(np.mean(apart))
-    assert mean_psnr_between([flat[0], flat[0]]) == MAX_PSNR  # not infinite
+
+
+def test_versions_that_are_equal_or_nearly_so_agree_to_no_more_than_the_cap():
+    one, other = np.zeros((2, 64, 64, 3), np.uint8)
+    assert mean_psnr_between([one, other]) == MAX_PSNR
+    other[0, 0] = 1
+    assert psnr(one, other) > MAX_PSNR
+    assert mean_psnr_between([one, other]) == MAX_PSNR
 
 
 def test_a_broken_photo_is_reported_with_its_name_and_the_others_are_scored(pairs_csv):

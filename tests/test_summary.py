@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from pairs import Pair
-from scores import MAX_PSNR, METHODS, Agreement, Score
+from scores import METHODS, Agreement, Score
 from summary import format_table, summarize
+from utils import MAX_PSNR
 
 
 def make_pair(group="g", ev=None, scene="s"):
@@ -37,12 +38,14 @@ def test_means_are_those_worked_by_hand():
     assert every["all_psnr"] == 23
     assert [a["all_median_psnr"], every["all_median_psnr"]] == [17, 20]
     assert [mean["under_psnr"], mean["all_psnr"], mean["all_agreement"]] == [12, 26, 25]
+    assert mean["all_median_psnr"] == 24
 
 
-def test_a_picture_that_is_its_reference_counts_no_more_than_the_cap():
-    scores = [make_score("a", -1, math.inf), make_score("a", 1, 20)]
+def test_a_picture_near_or_at_its_reference_counts_no_more_than_the_cap():
+    scores = [make_score("a", -1, math.inf), make_score("a", -1, 70), make_score("a", 1, 20)]
     means = summarize(scores, [])["a"]["corrected"]
-    assert [means["under_psnr"], means["all_psnr"]] == [MAX_PSNR, (MAX_PSNR + 20) / 2]
+    assert [means["under_psnr"], means["all_median_psnr"]] == [MAX_PSNR, MAX_PSNR]
+    assert means["all_psnr"] == pytest.approx((2 * MAX_PSNR + 20) / 3)
 
 
 def test_a_single_group_is_its_own_headline():

@@ -9,7 +9,7 @@ from dataset import VALIDATION_EVS, ValidationDataset, find_photos, to_tensor
 from loader import make_valid_loader
 from model import ExposureCorrectionNet
 from synthesis import apply_curve, plain_curve, shift_exposure
-from utils import psnr, ssim
+from utils import MAX_PSNR, psnr, ssim
 from validation import spoilt_psnr, validate
 
 CPU = torch.device("cpu")
@@ -36,9 +36,9 @@ def test_validation_of_an_untrained_network_scores_the_untouched_photos(valid_lo
     assert list(scores) == ["-2", "-1", "0", "+1", "+2", "all"]
     for ev, name in zip(VALIDATION_EVS, scores, strict=False):
         abnormal = apply_curve(normal, shift_exposure(plain_curve(), ev))
-        expected = min(psnr(abnormal, normal), 100), ssim(abnormal, normal)
+        expected = min(psnr(abnormal, normal), MAX_PSNR), ssim(abnormal, normal)
         assert (scores[name]["psnr"], scores[name]["ssim"]) == pytest.approx(expected)
-    assert scores["0"] == {"psnr": 100, "ssim": pytest.approx(1)}
+    assert scores["0"] == {"psnr": MAX_PSNR, "ssim": pytest.approx(1)}
     for metric in ("psnr", "ssim"):
         mean = sum(scores[name][metric] for name in list(scores)[:5]) / 5
         assert scores["all"][metric] == pytest.approx(mean)
