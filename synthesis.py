@@ -68,20 +68,20 @@ def apply_tone(photo: np.ndarray, curve: Tensor, kept_colour: float) -> np.ndarr
     Args:
         photo: (H, W, 3) uint8.
         curve: (256,), what becomes of each grey, in [0, 1].
-        kept_colour: 0: of each channel, as `apply_curve` does, which changes colours; 1: of the
-            pixel's brightest channel, all being multiplied alike, by MAX_KEPT_GAIN at most.
+        kept_colour: 0 to 1. 0: each channel gets the curve, as by `apply_curve`, which changes
+            colours; 1: a pixel's brightest channel gets it, and the others are multiplied as
+            that is, by MAX_KEPT_GAIN at most; what is lacking then is added to all as grey.
 
     Returns:
         (H, W, 3) uint8.
     """
     tones = curve.numpy() * np.float32(VALUE_COUNT - 1)
-    greys = np.arange(VALUE_COUNT, dtype=np.float32)
-    gains = np.minimum(tones, MAX_KEPT_GAIN * greys) / np.maximum(greys, 1)
+    values = np.arange(VALUE_COUNT, dtype=np.float32)
+    gains = np.minimum(tones, MAX_KEPT_GAIN * values) / np.maximum(values, 1)
     red, green, blue = cv2.split(photo)
-    brightest = cv2.max(cv2.max(red, green), blue)
-    gain = cv2.merge([cv2.LUT(brightest, gains)] * 3)
-    rest = cv2.merge([cv2.LUT(brightest, tones - greys * gains)] * 3)
-    kept = cv2.add(cv2.multiply(photo, gain, dtype=cv2.CV_32F), rest)
+    brightest = cv2.merge([cv2.max(cv2.max(red, green), blue)] * 3)
+    kept = cv2.multiply(photo, cv2.LUT(brightest, gains), dtype=cv2.CV_32F)
+    kept = cv2.add(kept, cv2.LUT(brightest, tones - values * gains))
     by_channel = cv2.LUT(photo, tones)
     return cv2.addWeighted(by_channel, 1 - kept_colour, kept, kept_colour, 0, dtype=cv2.CV_8U)
 
