@@ -24,12 +24,6 @@ def normal(make_photo) -> np.ndarray:
     return make_photo(24, 32)
 
 
-@pytest.fixture
-def image(normal) -> torch.Tensor:
-    """The same photo as (3, H, W) floats."""
-    return torch.from_numpy(normal).permute(2, 0, 1) / 255
-
-
 # ---------------------------------------------------------------------------- tone curves
 
 
@@ -47,8 +41,8 @@ def test_s_curve_about_another_middle_keeps_that_and_is_as_steep_there(steepness
     assert (curved[3] - curved[1]).item() == pytest.approx(steepness * 0.002, rel=0.01)
 
 
-def test_retone_of_strength_zero_changes_nothing(image):
-    assert retone(image, 0, make_generator(0)).equal(image)
+def test_retone_of_strength_zero_changes_nothing():
+    assert retone(plain_curve(), 0, make_generator(0)).equal(plain_curve())
 
 
 def test_retone_is_monotone_and_stays_in_range():
