@@ -1,7 +1,7 @@
 """What may be done to the network's result before it is carried to full size.
 
-The same as the authors' own program offers. All of it works on the small pictures that the
-network sees and makes; guided upsampling carries the outcome to the photo.
+All of it works on the pictures that the network sees and makes; guided upsampling carries the
+outcome to the photo.
 """
 
 import cv2
@@ -11,17 +11,17 @@ import numpy as np
 CLIPPED_SHARE = 0.005
 
 
-def blend(abnormal: np.ndarray, corrected: np.ndarray, strength: float) -> np.ndarray:
-    """Go a share of the way from the photo to its correction, or beyond.
+def blend(start: np.ndarray, end: np.ndarray, strength: float) -> np.ndarray:
+    """Go a share of the way from one picture to another, or beyond.
 
     Args:
-        abnormal, corrected: (h, w, 3) float32 in [0, 1].
-        strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
+        start, end: (h, w, 3) float32 in [0, 1], such as the photo and its correction.
+        strength: 0: the start; 1: the end; up to 2: overdone.
 
     Returns:
         (h, w, 3) float32 in [0, 1].
     """
-    return np.clip(abnormal + np.float32(strength) * (corrected - abnormal), 0, 1)
+    return np.clip(start + np.float32(strength) * (end - start), 0, 1)
 
 
 def restrained_strength(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> float:

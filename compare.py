@@ -21,7 +21,7 @@ def save_comparison(path: str | Path, before: np.ndarray, after: np.ndarray) -> 
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, 2, height_ratios=(4, 1))
     for column, (title, image) in enumerate((("before", before), ("after", after))):
-        axes[0, column].imshow(image, vmin=0, vmax=1)
+        axes[0, column].imshow(image)
         axes[0, column].set_title(title)
         axes[0, column].axis("off")
         for channel, color in enumerate(("tab:red", "tab:green", "tab:blue")):
@@ -53,8 +53,8 @@ def show_window(path: Path, output: Path, max_pixels: int) -> bool:
         for axis, picture in zip(axes, pictures, strict=True):
             axis.imshow(picture)
             axis.axis("off")
-        axes[0].set_title(f"before: {path}")
-        axes[1].set_title(f"after: {output}")
+        axes[0].set_title(f"before: {path}", parse_math=False)
+        axes[1].set_title(f"after: {output}", parse_math=False)
         has_window = plt.get_backend().lower() != "agg"  # what matplotlib falls back on
         if has_window:
             plt.show()

@@ -256,7 +256,7 @@ def _samples_by_pillow(image: Image.Image) -> np.ndarray:
 
 
 def _turn(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn (H, W) or (H, W, 3) samples upright from one of the eight EXIF orientations."""
+    """Turn (H, W) or (H, W, C) samples upright from one of the eight EXIF orientations."""
     axis = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     if orientation < 5:
         return samples if axis is None else cv2.flip(samples, axis)

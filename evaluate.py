@@ -8,6 +8,7 @@ Beside the corrected photos stand the untouched ones and a formula that sees not
 
 import argparse
 import hashlib
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -29,11 +30,14 @@ def make_results_corrector(results: dict[Path, Path]) -> Corrector:
     return lambda pair, photo: load_picture(results[pair.input], photo.shape[:2])
 
 
-def make_network_corrector(weights: Path, **options: float | None) -> Corrector:
+def make_network_corrector(
+    weights: Path, finest_level: int | None = None, restraint: float | None = None
+) -> Corrector:
     """Return a corrector that runs the network, on a GPU where there is one.
 
     Args:
-        options: of `correct`, where they are not None.
+        weights: the file.
+        finest_level, restraint: of `correct`; None: its defaults.
 
     Raises:
         OSError, ValueError: the weights can't be read, or have no such level.
@@ -41,10 +45,10 @@ def make_network_corrector(weights: Path, **options: float | None) -> Corrector:
     from correction import choose_device, correct, load_model  # scoring pictures does without
 
     model = load_model(weights, choose_device())
-    level = options["finest_level"]
-    if level is not None and not 1 <= level <= model.level_count:
-        raise ValueError(f"--finest-level is {level}; allowed: 1 to {model.level_count}")
-    options = {name: value for name, value in options.items() if value is not None}
+    if finest_level is not None and not 1 <= finest_level <= model.level_count:
+        raise ValueError(f"--finest-level is {finest_level}; allowed: 1 to {model.level_count}")
+    given = {"finest_level": finest_level, "restraint": restraint}
+    options = {name: value for name, value in given.items() if value is not None}
     return lambda pair, photo: correct(photo, model, (LONG_SIDE, LONG_SIDE), **options)
 
 
@@ -53,7 +57,8 @@ def describe_protocol(source: str, corrected: str) -> dict[str, str]:
     return {
         "pairs": source,
         "corrected": corrected,
-        "size": f"photo, result, reference: long side {LONG_SIDE} px (INTER_AREA), never enlarged",
+        "size": f"photo: long side {LONG_SIDE} px (INTER_AREA), never enlarged; result and "
+        "reference: that of the photo",
         "PSNR": "dB, over all RGB values of the 8-bit (rounded) picture; means are over pairs, "
         f"of which none counts more than {MAX_PSNR:g}",
         "SSIM": "7x7 uniform windows, sample covariance, mean over RGB (as in scikit-image)",
@@ -133,6 +138,9 @@ def run(options: argparse.Namespace) -> int:
             options.output.mkdir(parents=True, exist_ok=True)  # now, not after all the work
         except OSError as error:
             faults.append(f"{options.output}: can't be made a folder ({error.strerror})")
+        else:
+            if not os.access(options.output, os.W_OK):
+                faults.append(f"{options.output}: can't be written to; name another folder")
     if faults:
         print("\n".join(faults), file=sys.stderr)
         return 2
@@ -158,11 +166,14 @@ def run(options: argparse.Namespace) -> int:
         summary = summarize(scores, agreements)
         protocol = describe_protocol(f"{len(scores)} of {len(pairs)} from {source}", corrected)
         if options.output:  # before printing, which fails where nobody reads on
-            save_scores(options.output, scores, summary, protocol, failures)
+            try:
+                save_scores(options.output, scores, summary, protocol, failures)
+            except OSError as error:
+                failures.append(f"{options.output}: can't be written to ({error.strerror})")
         print("\n".join(f"{subject + ':':<16}{words}" for subject, words in protocol.items()))
         print("", format_table(summary), sep="\n", flush=True)
     if failures:
-        print("\n".join(["not scored:", *failures]), file=sys.stderr)
+        print("\n".join(["failed:", *failures]), file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -173,6 +184,9 @@ def main(arguments: list[str] | None = None) -> int:
         0; 1: photos failed; 2: wrong arguments, missing files; 130: stopped by Ctrl-C.
     """
     options = parse_arguments(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run(options)
     except BrokenPipeError:

@@ -62,11 +62,13 @@ def find_inputs(
     if not paths and not failures:
         raise ConfigError([f"img_pth is {source}: no photo in it; name a folder with photos"])
     outputs = plan_outputs(paths, root, output_dir, output_format)
-    photos = {real(path) for path in paths}
+    skipped = find_finished(outputs, compare) if skip_existing else set()
+    photos = {identity(path) for path in paths}
     # Results among the photos, or above them, may meet ones that were not asked for.
-    is_near = real(output_dir) in (real(root), *real(root).parents)
-    for output in outputs.values():
-        if real(output) in photos or (is_near and not skip_existing and output.exists()):
+    is_near = identity(output_dir) in map(identity, (root, *real(root).parents))
+    for path, output in outputs.items():
+        present = identity(output)
+        if present and (present in photos or (is_near and path not in skipped)):
             raise ConfigError(
                 [f"result_output_dir is {output_dir}: {output} would be replaced; name another"]
             )
@@ -75,12 +77,6 @@ def find_inputs(
         rank, rank_count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     share = dict(list(outputs.items())[rank::rank_count])
 
-    skipped = set()
-    if skip_existing:
-        there = {path for path, output in outputs.items() if is_there(output, compare)}
-        for namesakes in group_namesakes(outputs):
-            if there.issuperset(namesakes):  # else the results may have been named otherwise
-                skipped.update(namesakes)
     left = {path: output for path, output in share.items() if path not in skipped}
     skipped_count = len(share) - len(left)
     if rank:  # what concerns the whole folder is told once
@@ -89,8 +85,17 @@ def find_inputs(
     return Work(left, failures, skipped_count, others, sum(map(is_photo, results)))
 
 
+def find_finished(outputs: dict[Path, Path], compare: bool) -> set[Path]:
+    """The photos that are done: there is the result and, where asked for, the comparison."""
+    there = {path for path, output in outputs.items() if is_there(output, compare)}
+    finished: set[Path] = set()
+    for namesakes in group_namesakes(outputs):
+        if there.issuperset(namesakes):  # else the results may have been named otherwise
+            finished.update(namesakes)
+    return finished
+
+
 def is_there(output: Path, compare: bool) -> bool:
-    """A photo is done: there is its result and, where asked for, the comparison."""
     wanted = (output, comparison_path(output)) if compare else (output,)
     return all(map(os.path.exists, wanted))
 
@@ -106,6 +111,15 @@ def group_namesakes(outputs: dict[Path, Path]) -> list[list[Path]]:
 def real(path: Path) -> Path:
     """The path without links; unlike `Path.resolve`, it takes a link to itself for a file."""
     return Path(os.path.realpath(path))
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What all names of a file or folder share, also on disks that ignore case; None: not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def plan_outputs(
@@ -184,12 +198,12 @@ def visible_files(
     seen = {root}
 
     def is_new(path: str) -> bool:
-        real = os.path.realpath(path)
+        target = os.path.realpath(path)
         # What a link shows of the folder itself is listed under its own name.
-        is_inside = Path(real).is_relative_to(root)
-        if real in seen or (os.path.islink(path) and is_inside):
+        is_inside = Path(target).is_relative_to(root)
+        if target in seen or (os.path.islink(path) and is_inside):
             return False
-        seen.add(real)
+        seen.add(target)
         return True
 
     paths = []

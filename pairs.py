@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from folder import photo_paths
 
+COLUMNS = ("set", "scene", "input", "gt")  # of a pairs.csv, all filled; ev may be empty
 BRACKET_SETS = ("hdrps", "empa", "mef_stacks", "ntu_stacks")  # small sets of one kind: one group
 
 Item, Key = TypeVar("Item"), TypeVar("Key", bound=Hashable)
@@ -40,14 +41,14 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
             columns, rows = table.fieldnames or [], list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], [f"{path}: can't be read ({error})"]
-    missing = [name for name in ("set", "scene", "input", "gt") if name not in columns]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing:
         return [], [f"{path}: no column {', '.join(missing)}; its columns: {', '.join(columns)}"]
 
     pairs, faults = [], []
     for number, row in enumerate(rows, start=2):
         photo, reference = (path.parent / (row[name] or "") for name in ("input", "gt"))
-        wrong = [f"{name} is empty" for name in ("input", "gt") if not row[name]]
+        wrong = [f"{name} is empty" for name in COLUMNS if not row[name]]
         wrong = wrong or [f"no file {file}" for file in (photo, reference) if not file.is_file()]
         try:
             ev = float(row["ev"]) if row.get("ev") else None
@@ -78,11 +79,12 @@ def match_pairs(input_dir: Path, reference_dirs: list[Path]) -> tuple[list[Pair]
     ]
     if faults:
         return [], faults
-    photos = photo_paths(input_dir)
+    photos = photo_paths(input_dir, lambda error: faults.append(str(error)))
     is_name_enough = len({folder.name for folder in reference_dirs}) == len(reference_dirs)
     pairs = []
     for folder in reference_dirs:
-        references = grouped(photo_paths(folder), lambda path: path.stem.lower())
+        found = photo_paths(folder, lambda error: faults.append(str(error)))
+        references = grouped(found, lambda path: path.stem.lower())
         for photo in photos:
             name, ev = split_name(photo.stem)
             found = references.get(photo.stem.lower()) or references.get(name.lower()) or []
@@ -91,7 +93,7 @@ def match_pairs(input_dir: Path, reference_dirs: list[Path]) -> tuple[list[Pair]
                 pairs.append(Pair(group, input_dir.name, name.lower(), photo, found[0], ev))
             else:
                 faults.append(f"{photo}: {count_of(found)} in {folder}")
-    return pairs, faults if photos else [f"{input_dir}: holds no photos"]
+    return pairs, faults if photos else [*faults, f"{input_dir}: holds no photos"]
 
 
 def split_name(stem: str) -> tuple[str, float | None]:
@@ -109,14 +111,14 @@ def find_results(
     """Find the finished picture of every photo: the same path below root, or else the same stem.
 
     Returns:
-        Photo -> picture, and a line for each photo without exactly one picture.
+        Photo -> picture, and a line for each photo without exactly one picture, of its own.
     """
     if not results_dir.is_dir():
         return {}, [f"{results_dir}: no such folder"]
-    pictures = photo_paths(results_dir)
+    results, faults = {}, []
+    pictures = photo_paths(results_dir, lambda error: faults.append(str(error)))
     by_path = grouped(pictures, lambda path: path_without_suffix(path, results_dir))
     by_stem = grouped(pictures, lambda path: path.stem.lower())
-    results, faults = {}, []
     for photo in dict.fromkeys(pair.input for pair in pairs):
         same_path = by_path.get(path_without_suffix(photo, root), [])
         same_name = [path for path in same_path if path.name == photo.name]
@@ -125,6 +127,10 @@ def find_results(
             results[photo] = found[0]
         else:
             faults.append(f"{photo}: {count_of(found)} in {results_dir}")
+    for picture, photos in grouped(results, results.get).items():
+        if len(photos) > 1:
+            names = ", ".join(map(str, photos))
+            faults.append(f"{picture}: of {names}, only one can have made it; name all by path")
     return results, faults
 
 

@@ -44,7 +44,7 @@ def score_pairs(
 
     Returns:
         The scores, in the order of the scenes; the agreement of each scene that has several
-        versions; and a line for each photo that could not be scored, with the reason.
+        versions; and a line for each photo or reference that can't be read, with the reason.
     """
     load = lru_cache(maxsize=16)(load_picture)  # a reference serves all versions of its scene
     scores, agreements, failures = [], [], []
@@ -57,16 +57,20 @@ def score_pairs(
                 photo = load_picture(path)
                 corrected = correct(same_input[0], photo)
                 made = dict(zip(METHODS, (corrected, photo, mid_grey_gamma(photo)), strict=True))
-                for pair in same_input:
-                    reference = load(pair.reference, photo.shape[:2])
-                    measures = {name: compare(image, reference) for name, image in made.items()}
-                    scores.append(Score(pair, measures))
             except (OSError, ValueError) as error:
                 reason = str(error).removeprefix(f"{path}: ")
                 failures.append(f"{path}: {reason}")
                 continue
             for method, image in made.items():
                 pictures[method].append(image)
+            for pair in same_input:
+                try:
+                    reference = load(pair.reference, photo.shape[:2])
+                except (OSError, ValueError) as error:
+                    failures.append(f"{path}: {error}")
+                    continue
+                measures = {name: compare(image, reference) for name, image in made.items()}
+                scores.append(Score(pair, measures))
         if len(pictures["corrected"]) > 1:
             groups = tuple(dict.fromkeys(pair.group for pair in versions))
             alike = {method: mean_psnr_between(images) for method, images in pictures.items()}

@@ -135,7 +135,7 @@ def save_scores(
     ]
     with (
         atomic_write(folder / "scores.csv") as path,
-        open(path, "w", newline="", encoding="utf-8") as file,
+        open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -144,4 +144,4 @@ def save_scores(
     content = {"protocol": protocol, "means": summary, "failures": failures}
     with atomic_write(folder / "scores.json") as path:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")

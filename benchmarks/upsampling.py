@@ -10,6 +10,7 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from correction import correct, load_model
 from pairs import read_pairs
 from photo import load_photo
 from scores import LONG_SIDE, load_picture
-from utils import psnr
+from utils import MAX_PSNR, psnr
 
 COLUMNS = (
     "guided / network at own size",
@@ -26,6 +27,10 @@ COLUMNS = (
     "guided / reference at own size",
     "network / reference at own size",
 )
+
+
+def capped_psnr(picture: np.ndarray, reference: np.ndarray) -> float:
+    return min(psnr(picture, reference), MAX_PSNR)
 
 
 def main() -> None:
@@ -43,17 +48,19 @@ def main() -> None:
     for pair in tqdm(pairs, unit="pair", leave=False, disable=None):
         photo = to_8_bit(load_photo(pair.input).pixels)
         reference = to_8_bit(load_photo(pair.reference).pixels)
+        if reference.shape != photo.shape:
+            reference = cv2.resize(reference, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
         guided = correct(photo, model, (LONG_SIDE, LONG_SIDE))
         group = scores[pair.group]
         small = load_picture(pair.input)
         at_512 = correct(small, model, (LONG_SIDE, LONG_SIDE))
-        group[COLUMNS[1]].append(psnr(at_512, load_picture(pair.reference, small.shape[:2])))
-        group[COLUMNS[2]].append(psnr(guided, reference))
+        group[COLUMNS[1]].append(capped_psnr(at_512, load_picture(pair.reference, small.shape[:2])))
+        group[COLUMNS[2]].append(capped_psnr(guided, reference))
         at_own_size = correct(photo, model, use_orig_size=True, finest_level=1)
         if max(photo.shape) > LONG_SIDE:
             all_levels = correct(photo, model, (LONG_SIDE, LONG_SIDE), finest_level=1)
-            group[COLUMNS[0]].append(psnr(all_levels, at_own_size))
-        group[COLUMNS[3]].append(psnr(at_own_size, reference))
+            group[COLUMNS[0]].append(capped_psnr(all_levels, at_own_size))
+        group[COLUMNS[3]].append(capped_psnr(at_own_size, reference))
 
     print(f"{'PSNR in dB':<14}", *(f"{column:>33}" for column in COLUMNS))
     rows = {

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -49,6 +50,39 @@ def test_pictures_equal_to_their_references_are_capped_in_means_and_inf_in_the_t
         assert [row["corrected_psnr"] for row in csv.DictReader(file)] == ["inf"]
 
 
+def test_names_that_are_no_text_are_printed_and_written(tmp_path, save_picture, capsys):
+    name = os.fsdecode(b"a\xff.png")
+    for folder in ("photos", os.fsdecode(b"gt\xff")):
+        save_picture(tmp_path / folder / "a.png").rename(tmp_path / folder / name)
+    folders = {"--inputs": "photos", "--references": folder, "--results": "photos", "--output": "."}
+    arguments = [text for key, name in folders.items() for text in (key, str(tmp_path / name))]
+    assert evaluate.main(arguments) == 0
+    assert "gt\\udcff" in capsys.readouterr().out
+    assert "a\\udcff.png" in (tmp_path / "scores.csv").read_text()
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert folder in content["means"]
+
+
+def test_scores_that_cannot_be_written_are_printed(pairs_csv, tmp_path, monkeypatch, capsys):
+    def save_scores(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate, "save_scores", save_scores)
+    arguments = ["--pairs", pairs_csv, "--results", pairs_csv.parent, "--output", tmp_path]
+    assert evaluate.main([str(argument) for argument in arguments]) == 1
+    printed = capsys.readouterr()
+    assert "PSNR, mean of the groups, in dB" in printed.out
+    assert f"{tmp_path}: can't be written to (No space left on device)" in printed.err
+
+
+def test_a_folder_for_scores_that_is_read_only_is_refused(pairs_csv, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    folder = pairs_csv.parent
+    arguments = ["--pairs", pairs_csv, "--results", folder, "--output", folder]
+    assert evaluate.main([str(argument) for argument in arguments]) == 2
+    assert capsys.readouterr().err == f"{folder}: can't be written to; name another folder\n"
+
+
 def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, monkeypatch, capsys):
     calls = []
 
@@ -93,7 +127,7 @@ def test_a_broken_photo_gives_exit_code_1_and_its_reason(pairs_csv, capsys):
     assert evaluate.main(["--pairs", str(pairs_csv), "--results", str(pairs_csv.parent)]) == 1
     printed = capsys.readouterr()
     assert "3 of 4 from" in printed.out
-    assert f"not scored:\n{broken}: " in printed.err
+    assert f"failed:\n{broken}: " in printed.err
 
 
 def test_missing_files_give_exit_code_2_and_a_line_each(pairs_csv, tmp_path, capsys):

@@ -125,6 +125,21 @@ def test_results_never_replace_photos(touch, names, source, output_dir, output_f
         find_inputs(folder / source, folder / output_dir, output_format)
 
 
+def test_a_photo_is_not_replaced_under_another_name_of_the_same_file(touch, tmp_path):
+    folder = touch("a.jpg")  # as on a disk that ignores case
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").hardlink_to(folder / "a.jpg")
+    with pytest.raises(ConfigError, match="would be replaced"):
+        find_inputs(folder, tmp_path / "out")
+
+
+def test_a_photo_above_is_not_replaced_for_want_of_its_comparison(touch):
+    folder = touch("a.jpg", "x/a.jpg")
+    assert not find_inputs(folder / "x", folder, skip_existing=True).outputs
+    with pytest.raises(ConfigError, match="would be replaced"):
+        find_inputs(folder / "x", folder, skip_existing=True, compare=True)
+
+
 def test_the_output_folder_may_be_above_the_photos(touch):
     folder = touch("x/a.jpg", "x/y/b.jpg")
     outputs = find_inputs(folder / "x", folder).outputs

@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from pairs import find_results, match_pairs, read_pairs, split_name
+from pairs import Pair, find_results, match_pairs, read_pairs, split_name
 
 
 def test_pairs_csv_gives_groups_exposures_and_paths_beside_it(pairs_csv):
@@ -32,6 +34,15 @@ def test_exposures_that_are_no_numbers_and_empty_cells_are_faults(pairs_csv, ev)
     assert read_pairs(pairs_csv)[1] == [
         f"{pairs_csv}: line 2: ev is '{ev}', not a number of stops",
         f"{pairs_csv}: line 3: gt is empty",
+    ]
+
+
+@pytest.mark.parametrize("column", ["set", "scene"])
+def test_a_short_line_and_an_empty_name_are_faults(pairs_csv, column):
+    columns = ["input", "gt", *sorted({"set", "scene"} - {column}), column]
+    pairs_csv.write_text(f"{','.join(columns)}\na.png,b.png,hdrps\na.png,b.png,hdrps,\n")
+    assert read_pairs(pairs_csv)[1] == [
+        f"{pairs_csv}: line {number}: {column} is empty" for number in (2, 3)
     ]
 
 
@@ -106,6 +117,32 @@ def test_folders_that_are_missing_or_empty_are_reported(tmp_path):
     assert match_pairs(gone, [gone])[1] == [f"{gone}: no such folder"] * 2
     assert match_pairs(tmp_path, [tmp_path])[1] == [f"{tmp_path}: holds no photos"]
     assert find_results([], tmp_path, gone)[1] == [f"{gone}: no such folder"]
+
+
+def test_folders_that_cannot_be_listed_are_faults(tmp_path, save_picture, monkeypatch):
+    photo = save_picture(tmp_path / "photos" / "a.png")
+
+    def walk(folder, onerror, **options):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/private"))
+        return os_walk(folder, **options)
+
+    os_walk = os.walk
+    monkeypatch.setattr(os, "walk", walk)
+    fault = f"{photo.parent}/private: cannot be listed: Permission denied"
+    pairs, faults = match_pairs(photo.parent, [photo.parent])
+    assert [pair.input for pair in pairs] == [photo] and faults == [fault] * 2
+    assert find_results(pairs, photo.parent, photo.parent) == ({photo: photo}, [fault])
+
+
+def test_one_finished_picture_is_not_taken_for_two_photos(tmp_path, save_picture):
+    photos = [save_picture(tmp_path / "photos" / name) for name in ("a/x.jpg", "b/x.jpg")]
+    for photo in photos:
+        save_picture(tmp_path / "gt" / photo.relative_to(tmp_path / "photos"))
+    result = save_picture(tmp_path / "results" / "a" / "x.png")
+    pairs = [Pair("gt", "gt", photo.parent.name, photo, photo, None) for photo in photos]
+    assert find_results(pairs, tmp_path / "photos", tmp_path / "results")[1] == [
+        f"{result}: of {photos[0]}, {photos[1]}, only one can have made it; name all by path"
+    ]
 
 
 def test_results_are_found_by_path_then_by_name_and_the_missing_are_reported(

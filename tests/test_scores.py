@@ -77,6 +77,16 @@ def test_a_broken_photo_is_reported_with_its_name_and_the_others_are_scored(pair
     assert failures[0].count(str(pairs[0].input)) == 1
 
 
+def test_a_broken_reference_costs_no_other_ones_score(tmp_path, save_picture):
+    photo = save_picture(tmp_path / "photos" / "a.png")
+    experts = [save_picture(tmp_path / name / "a.png").parent for name in "xyz"]
+    (experts[1] / "a.png").write_bytes(b"no photo")
+    pairs, _ = match_pairs(tmp_path / "photos", experts)
+    scores, _, failures = score_pairs(pairs, lambda pair, photo: photo)
+    assert [score.pair.group for score in scores] == ["x", "z"]
+    assert len(failures) == 1 and failures[0].startswith(f"{photo}: {experts[1] / 'a.png'}")
+
+
 def test_photos_are_shrunk_to_512_px_and_never_enlarged(tmp_path, save_picture):
     assert load_picture(save_picture(tmp_path / "a.png", size=(683, 1024))).shape == (342, 512, 3)
     assert load_picture(save_picture(tmp_path / "b.png", size=(30, 20))).shape == (30, 20, 3)
