@@ -16,9 +16,17 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write nested dicts of tensors and plain types; the file is whole or absent."""
+    """Write nested dicts of tensors and plain types; the file is whole or absent.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written to.
+    """
     with atomic_write(path) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+        try:
+            torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+        except RuntimeError as error:  # as PyTorch's writer has it
+            reason = str(error).splitlines()[0]
+            raise OSError(f"{path}: can't be written; is the disk full? ({reason})") from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class TrainConfig(Config):
     valid_data_dir: str = required(text(), "data/valid")
     # photos per step, over all GPUs together
     batch_size: int = required(whole(1), 16)
-    # learning rate of the network in the first epoch, and in the last (cosine in between)
+    # learning rate at the start and end of a cosine; each level has its own, over its epochs
     init_lr: float = required(number(0, above=True), 1e-3)
     final_lr: float = required(number(0), 1e-6)
     # L2 penalty on the weights of the network, and of the discriminator
@@ -137,7 +137,7 @@ class TrainConfig(Config):
     retone_strength: float = optional(number(0, 1), 0.0)
     # how far the normal photos' brightness is drawn to a typical one and their contrast reduced
     brightness_pull: float = optional(number(0, 1), 0.0)
-    # share of the spoilt photos whose white areas hold detail that shorter exposures show, 0..1
+    # share of the photos whose white areas hold detail, which only exposure shifts show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
     # weight of the agreement loss between two spoilt versions of every photo, until finer levels
     # join; 0: one version

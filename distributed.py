@@ -5,6 +5,7 @@ sub-networks learn changes from stage to stage, and the discriminator takes part
 backward passes.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -76,7 +77,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.flatten(), self.momentum)
             self.running_var.lerp_(variance.flatten() * count / (count - 1), self.momentum)
         normalised = (values - mean) * (variance + self.eps).rsqrt()
-        weight, bias = (values.view(1, -1, 1, 1) for values in (self.weight, self.bias))
+        weight, bias = (vector.view(1, -1, 1, 1) for vector in (self.weight, self.bias))
         return (normalised * weight + bias).to(image.dtype)
 
 
@@ -132,7 +133,8 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 
     def pass_on(number: int, frame: object) -> None:
         for pid in processes.pids():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(pid, number)
 
     heed_signals(pass_on)
     try:

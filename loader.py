@@ -43,7 +43,7 @@ def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
     One level finer than the finest that is trained, as `ExposureCorrectionNet.forward` wants.
     """
     halvings = max(0, config.laplacian_level_count - active_count - 1)
-    height, width = (max(1, side >> halvings) for side in config.image_size)
+    height, width = (side >> halvings for side in config.image_size)
     return height, width
 
 

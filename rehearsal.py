@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import ConfigError, TrainConfig
-from dataset import keep_readable, to_floats
+from dataset import ValidationDataset, keep_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
@@ -23,7 +23,6 @@ from loader import (
     count_epoch_photos,
     find_train_and_valid_photos,
     make_train_loader,
-    make_valid_loader,
     stage_image_size,
 )
 from photo import PhotoError
@@ -50,7 +49,7 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     train_paths, valid_paths = find_train_and_valid_photos(config)
     own_paths = train_paths[rank() :: rank_count()]
     bar = tqdm(own_paths, "reading", unit="photo", leave=False, disable=rank() > 0 or None)
-    readable_count = sum(gather(len(keep_readable(bar))))
+    readable_count = sum(gather(len(keep_readable(until_stopped(bar, stop)))))
     tell(f"train_data_dir: {len(train_paths)} photos, {readable_count} can be read")
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
@@ -100,6 +99,14 @@ def tell(line: str) -> None:
     """Print in one process of several."""
     if rank() == 0:
         print(line, flush=True)
+
+
+def until_stopped(paths: Iterable[Path], stop: StopSignal) -> Iterator[Path]:
+    """Pass the paths on; raise Interrupted once a signal came."""
+    for path in paths:
+        if stop.number:
+            raise Interrupted(stop.number, "stopped")
+        yield path
 
 
 def split_into_stages(config: TrainConfig, first_epoch: int) -> list[list[int]]:
@@ -161,8 +168,7 @@ def time_validation(
     device: torch.device,
 ) -> float:
     """Validate a photo in each process, twice; returns seconds for all of them."""
-    one_each = paths[:1] * rank_count()
-    dataset = make_valid_loader(config, one_each, active_count, device).dataset
+    dataset = ValidationDataset(paths[:1], stage_image_size(config, active_count))
     for _ in range(2):  # the first one, which is slower, does not count
         start = time.perf_counter()
         validate(networks.average, [dataset[0]], active_count, device)

@@ -44,9 +44,9 @@ class RunLog:
     ):
         self.path = Path(run_dir) / "log.jsonl"
         self.writer = writer
-        text = self.path.read_text() if self.path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines()  # a kill may leave half a line
         try:
+            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+            lines = text[: text.rfind("\n") + 1].splitlines()  # a kill may leave half a line
             self.records = [
                 record
                 for record in map(json.loads, lines)

@@ -162,9 +162,9 @@ def make_optimizers(networks: Networks, config: TrainConfig) -> Optimizers:
     )
 
 
-def cosine_rate(init_lr: float, final_lr: float, progress: float) -> float:
-    """Learning rate after a share `progress` in [0, 1] of the training."""
-    return final_lr + (init_lr - final_lr) * (1 + math.cos(math.pi * progress)) / 2
+def cosine_rate(init_lr: float, final_lr: float, share: float) -> float:
+    """Learning rate after a share in [0, 1] of the training."""
+    return final_lr + (init_lr - final_lr) * (1 + math.cos(math.pi * share)) / 2
 
 
 def set_rates(optimizers: Optimizers, config: TrainConfig, epochs_done: float) -> None:

@@ -28,7 +28,7 @@ WHITE_FROM = 0.85  # of all three channels; from here on ever more of the light 
 TYPICAL_BRIGHTNESS = 0.315
 # The share of their contrast that is left to targets, to the power of `brightness_pull`: at 0.5,
 # 0.93. References there have about 0.9 times the contrast of the training photos.
-TYPICAL_CONTRAST = 0.86
+KEPT_CONTRAST = 0.86
 VALUE_COUNT = 256
 # How far re-toning keeps colours (1: the ratios of the channels, 0: each channel has the curve).
 # In real wrong exposures colours change little, and much alike; curves of each channel alone
@@ -199,14 +199,14 @@ def draw_brightness(photo: np.ndarray, strength: float) -> np.ndarray:
 
     Args:
         photo: (H, W, 3) uint8.
-        strength: 0 (not at all) to 1 (TYPICAL_CONTRAST times the contrast about
-            TYPICAL_BRIGHTNESS, then about to that); by a gamma from 0.8 to 1.4 at most, to leave
-            night as night and snow as snow.
+        strength: 0 (not at all) to 1 (KEPT_CONTRAST times the contrast about TYPICAL_BRIGHTNESS,
+            then the gamma that brings the mean about there). The gamma is from 0.8 to 1.4 at
+            most, to leave night as night and snow as snow.
 
     Returns:
         (H, W, 3) uint8.
     """
-    softer = s_curve(plain_curve(), TYPICAL_CONTRAST**strength, TYPICAL_BRIGHTNESS)
+    softer = s_curve(plain_curve(), KEPT_CONTRAST**strength, TYPICAL_BRIGHTNESS)
     mean = min(max(np.mean(cv2.mean(apply_curve(photo, softer))[:3]) / 255, 0.02), 0.98)
     gamma = (math.log(TYPICAL_BRIGHTNESS) / math.log(mean)) ** strength
     return apply_curve(photo, softer ** min(max(gamma, 0.8), 1.4))
@@ -258,7 +258,7 @@ class ExposureSynthesis:
         """
         if uniform(0, 1, generator) < self.untouched_share:
             return [normal] * self.version_count, normal
-        is_white, hidden_light = None, torch.zeros(0, 3)
+        is_white, hidden_light = np.zeros(normal.shape[:2], bool), torch.zeros(0, 3)
         if uniform(0, 1, generator) < self.hidden_light_share:
             is_white, hidden_light = invent_hidden_light(normal, generator)
         abnormal = [
@@ -272,29 +272,39 @@ class ExposureSynthesis:
     def _spoil(
         self,
         photo: np.ndarray,
-        is_white: np.ndarray | None,
+        is_white: np.ndarray,
         hidden_light: Tensor,
         generator: Generator,
     ) -> np.ndarray:
         if uniform(0, 1, generator) < self.exposure_shift_share:
-            # Pixels that hide light have values of their own, behind the curve of all others.
-            whites = torch.zeros(0) if is_white is None else torch.from_numpy(photo[is_white])
-            values = shift_exposure(
-                torch.cat([plain_curve(), whites.flatten() / 255]),
-                ev=uniform(*self.exposure_shift_ev, generator),
-                gamma=uniform(*GAMMA_RANGE, generator),
-                shoulder=uniform_ratio(SHOULDER_RANGE, generator),
-                steepness=uniform_ratio(STEEPNESS_RANGE, generator),
-                hidden_light=torch.cat([torch.zeros(VALUE_COUNT), hidden_light.flatten()]),
-            )
+            abnormal = self._shift(photo, is_white, hidden_light, generator)
         else:
-            photo, is_white, values = self._jitter(photo, generator), None, plain_curve()
-        abnormal = apply_curve(photo, values[:VALUE_COUNT])
-        if is_white is not None:
-            abnormal[is_white] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
+            abnormal = self._jitter(photo, generator)
         if self.retone_strength > 0:
             curve = retone(plain_curve(), self.retone_strength, generator)
             abnormal = apply_tone(abnormal, curve, uniform(*KEPT_COLOUR_RANGE, generator))
+        return abnormal
+
+    def _shift(
+        self,
+        photo: np.ndarray,
+        is_white: np.ndarray,
+        hidden_light: Tensor,
+        generator: Generator,
+    ) -> np.ndarray:
+        """Shift the exposure of a photo under a random camera."""
+        # Pixels that hide light have values of their own, behind the curve of all others.
+        whites = torch.from_numpy(photo[is_white]).flatten() / 255
+        values = shift_exposure(
+            torch.cat([plain_curve(), whites]),
+            ev=uniform(*self.exposure_shift_ev, generator),
+            gamma=uniform(*GAMMA_RANGE, generator),
+            shoulder=uniform_ratio(SHOULDER_RANGE, generator),
+            steepness=uniform_ratio(STEEPNESS_RANGE, generator),
+            hidden_light=torch.cat([torch.zeros(VALUE_COUNT), hidden_light.flatten()]),
+        )
+        abnormal = apply_curve(photo, values[:VALUE_COUNT])
+        abnormal[is_white] = to_8_bit(values[VALUE_COUNT:]).reshape(-1, 3)
         return abnormal
 
     def _jitter(self, photo: np.ndarray, generator: Generator) -> np.ndarray:

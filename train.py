@@ -34,7 +34,7 @@ from loader import (
     stage_image_size,
 )
 from photo import PhotoError
-from rehearsal import rehearse
+from rehearsal import check_run_dir, rehearse
 from report import RunLog, describe_epoch, make_writer, save_comparison
 from run_state import (
     LAST,
@@ -110,7 +110,7 @@ def train_one_epoch(
             bar.update(batch_size)
             bar.set_postfix({name: f"{loss:.4f}" for name, loss in losses.items()})
             if config.log_steps and progress.step_count % config.log_steps == 0 and rank() == 0:
-                log.add(describe_step(progress, losses))
+                log.add(make_step_record(progress, losses))
             is_over = progress.photo_count == photo_total  # validation takes its time, too
             if stop_number or is_over or now - last_saved > 60 * config.checkpoint_minutes:
                 save_run(Path(config.model_save_dir) / LAST, networks, optimizers, progress, config)
@@ -185,9 +185,10 @@ def make_run_dir(config: TrainConfig) -> Path:
     """Make the run's folder, or tidy it up.
 
     Raises:
-        ConfigError: it can't be made.
+        ConfigError: it can't be made, or written to.
     """
     run_dir = Path(config.model_save_dir)
+    check_run_dir(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -205,7 +206,7 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def describe_step(progress: Progress, losses: dict[str, float]) -> dict[str, Any]:
+def make_step_record(progress: Progress, losses: dict[str, float]) -> dict[str, Any]:
     """The line of log.jsonl for the step that is just done."""
     return {
         "epoch": progress.epoch,

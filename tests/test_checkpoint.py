@@ -1,4 +1,5 @@
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,19 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     assert loaded["a"].pop("b").equal(torch.arange(3))
     del state["a"]["b"]
     assert loaded == state
+
+
+def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path):
+    save_checkpoint(tmp_path / "last.pth", {"epoch": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.pth: can't be written; is the disk full\?"):
+            save_checkpoint(tmp_path / "last.pth", {"weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_checkpoint(tmp_path / "last.pth")["epoch"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
 def test_weights_bring_their_architecture_and_come_back_in_half_precision(tmp_path):

@@ -76,7 +76,9 @@ def test_a_file_in_place_of_the_runs_folder_is_exit_code_2(run_train, tmp_path, 
     (tmp_path / "taken").write_text("")
     assert run_train("taken") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"model_save_dir is {tmp_path / 'taken'}: can't be made a folder")
+    assert error.startswith(
+        f"model_save_dir is {tmp_path / 'taken'}: {tmp_path / 'taken'} is a file"
+    )
 
 
 def test_tensorboard_that_is_not_installed_is_exit_code_2(run_train, monkeypatch, capsys):

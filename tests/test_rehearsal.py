@@ -7,6 +7,7 @@ import types
 import pytest
 import torch
 
+import dataset
 import rehearsal
 import train
 from checkpoint import load_checkpoint
@@ -64,6 +65,20 @@ def test_a_dry_run_counts_the_photos_that_cannot_be_read(rehearse, tmp_path, cap
     with pytest.warns(UserWarning, match=r"skipped: .*photo_2\.png"):
         assert rehearse(epochs=1) == 0
     assert "train_data_dir: 5 photos, 4 can be read" in capsys.readouterr().out
+
+
+def test_a_dry_run_stops_at_a_signal_while_photos_are_read(rehearse, monkeypatch, capsys):
+    read = []
+
+    def load_rgb(path, **options):
+        read.append(path)
+        if path.parent.name == "train":  # those for validation are read first
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(dataset, "load_rgb", load_rgb)
+    assert rehearse() == 130
+    assert [path.parent.name for path in read].count("train") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped"
 
 
 @pytest.mark.filterwarnings("ignore:skipped")

@@ -126,9 +126,9 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path, monkeypatch):
     assert ("psnr/-2", 22.0, 4) in writer.scalars and ("ssim/all", 0.8, 4) in writer.scalars
 
 
-@pytest.mark.parametrize("line", ["{", '{"epochs": 1}', "3", '"epoch"'])
+@pytest.mark.parametrize("line", [b"{", b'{"epochs": 1}', b"3", b'"epoch"', b"\xff"])
 def test_a_damaged_log_is_named(tmp_path, line):
-    (tmp_path / "log.jsonl").write_text(line + "\n")
+    (tmp_path / "log.jsonl").write_bytes(line + b"\n")
     with pytest.raises(CheckpointError, match=r"log\.jsonl is damaged; move it away"):
         RunLog(tmp_path, 1)
 

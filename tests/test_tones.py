@@ -7,9 +7,9 @@ from spoiling import flat, is_equal, spoil
 
 from dataset import make_generator
 from synthesis import (
+    KEPT_CONTRAST,
     MAX_KEPT_GAIN,
     TYPICAL_BRIGHTNESS,
-    TYPICAL_CONTRAST,
     apply_curve,
     apply_tone,
     draw_brightness,
@@ -128,7 +128,7 @@ def test_drawing_brightness_by_nothing_changes_nothing(normal):
 def softened(photo: np.ndarray, strength: float) -> np.ndarray:
     """The photo with less contrast, in [0, 1]."""
     image = torch.from_numpy(photo / 255)
-    return s_curve(image, TYPICAL_CONTRAST**strength, TYPICAL_BRIGHTNESS).numpy()
+    return s_curve(image, KEPT_CONTRAST**strength, TYPICAL_BRIGHTNESS).numpy()
 
 
 @pytest.mark.parametrize("tone", [0.28, 0.42])
@@ -166,4 +166,4 @@ def test_drawing_brightness_takes_contrast_away():
     photo = np.concatenate([flat(TYPICAL_BRIGHTNESS - 0.05), flat(TYPICAL_BRIGHTNESS + 0.05)])
     for strength in (0.5, 1):
         left = draw_brightness(photo, strength).std() / photo.std()
-        assert left == pytest.approx(TYPICAL_CONTRAST**strength, abs=0.03)
+        assert left == pytest.approx(KEPT_CONTRAST**strength, abs=0.03)
