@@ -245,7 +245,7 @@ class PredictConfig(Config):
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
     # a change below this (root mean square, white = 1) is faded out, 0..1; not with level_scales
-    restraint: float = optional(number(0, 1), 0.067)
+    restraint: float = optional(number(0, 1), 0.057)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)
     # contrast stretch of the correction

@@ -62,7 +62,7 @@ def correct(
     finest_level: int | None = None,
     self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
-    restraint: float = 0.067,
+    restraint: float = 0.057,
     strength: float = 1.0,
     fuse: bool = False,
     stretch: bool = False,
