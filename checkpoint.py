@@ -9,6 +9,8 @@ from model import ExposureCorrectionNet
 from utils import atomic_write
 
 FORMAT_VERSION = 1
+# What the errors of PyTorch's writer say, which are no OSError.
+WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "cannot be opened")
 
 
 class CheckpointError(ValueError):
@@ -24,7 +26,9 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     with atomic_write(path) as temporary:
         try:
             torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
-        except RuntimeError as error:  # as PyTorch's writer has it
+        except RuntimeError as error:
+            if not any(word in str(error) for word in WRITER_WORDS):
+                raise
             reason = str(error).splitlines()[0]
             raise OSError(f"{path}: can't be written; is the disk full? ({reason})") from error
 

@@ -137,7 +137,7 @@ class TrainConfig(Config):
     retone_strength: float = optional(number(0, 1), 0.0)
     # how far the normal photos' brightness is drawn to a typical one and their contrast reduced
     brightness_pull: float = optional(number(0, 1), 0.0)
-    # share of the photos whose white areas hold detail, which only exposure shifts show, 0..1
+    # share of the spoilt photos whose white areas hold detail that exposure shifts show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
     # weight of the agreement loss between two spoilt versions of every photo, until finer levels
     # join; 0: one version

@@ -181,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0; 1: photos failed; 2: wrong arguments, missing files; 130: stopped by Ctrl-C.
+        0; 1: photos failed, or the scores can't be written; 2: wrong arguments, missing files;
+        130: stopped by Ctrl-C.
     """
     options = parse_arguments(arguments)
     for stream in (sys.stdout, sys.stderr):

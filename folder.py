@@ -65,7 +65,8 @@ def find_inputs(
     skipped = find_finished(outputs, compare) if skip_existing else set()
     photos = {identity(path) for path in paths}
     # Results among the photos, or above them, may meet ones that were not asked for.
-    is_near = identity(output_dir) in map(identity, (root, *real(root).parents))
+    above = (root, *root.absolute().parents, *real(root).parents)
+    is_near = identity(output_dir) in map(identity, above)
     for path, output in outputs.items():
         present = identity(output)
         if present and (present in photos or (is_near and path not in skipped)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from folder import photo_paths
+from photo_formats import PhotoError
 
 COLUMNS = ("set", "scene", "input", "gt")  # of a pairs.csv, all filled; ev may be empty
 BRACKET_SETS = ("hdrps", "empa", "mef_stacks", "ntu_stacks")  # small sets of one kind: one group
@@ -70,7 +71,8 @@ def match_pairs(input_dir: Path, reference_dirs: list[Path]) -> tuple[list[Pair]
     suffix and in any case; so does a plain NAME. Each folder of references is a group of its own.
 
     Returns:
-        The pairs, and a line for each photo without exactly one reference in every folder.
+        The pairs, and a line for each photo without exactly one reference in every folder, and for
+        each folder that can't be listed.
     """
     faults = [
         f"{folder}: no such folder"
@@ -79,12 +81,15 @@ def match_pairs(input_dir: Path, reference_dirs: list[Path]) -> tuple[list[Pair]
     ]
     if faults:
         return [], faults
-    photos = photo_paths(input_dir, lambda error: faults.append(str(error)))
+
+    def note(error: PhotoError) -> None:
+        faults.append(str(error))
+
+    photos = photo_paths(input_dir, note)
     is_name_enough = len({folder.name for folder in reference_dirs}) == len(reference_dirs)
     pairs = []
     for folder in reference_dirs:
-        found = photo_paths(folder, lambda error: faults.append(str(error)))
-        references = grouped(found, lambda path: path.stem.lower())
+        references = grouped(photo_paths(folder, note), lambda path: path.stem.lower())
         for photo in photos:
             name, ev = split_name(photo.stem)
             found = references.get(photo.stem.lower()) or references.get(name.lower()) or []
@@ -111,7 +116,8 @@ def find_results(
     """Find the finished picture of every photo: the same path below root, or else the same stem.
 
     Returns:
-        Photo -> picture, and a line for each photo without exactly one picture, of its own.
+        Photo -> picture, and a line for each photo without exactly one picture, of its own, and
+        for each folder that can't be listed.
     """
     if not results_dir.is_dir():
         return {}, [f"{results_dir}: no such folder"]
@@ -130,7 +136,8 @@ def find_results(
     for picture, photos in grouped(results, results.get).items():
         if len(photos) > 1:
             names = ", ".join(map(str, photos))
-            faults.append(f"{picture}: of {names}, only one can have made it; name all by path")
+            fix = f"put each result at its photo's path below {results_dir}"
+            faults.append(f"{picture}: the only picture for {names}; {fix}")
     return results, faults
 
 

@@ -44,7 +44,7 @@ def score_pairs(
 
     Returns:
         The scores, in the order of the scenes; the agreement of each scene that has several
-        versions; and a line for each photo or reference that can't be read, with the reason.
+        versions; and a line for each pair that could not be scored, with the reason.
     """
     load = lru_cache(maxsize=16)(load_picture)  # a reference serves all versions of its scene
     scores, agreements, failures = [], [], []
@@ -66,10 +66,10 @@ def score_pairs(
             for pair in same_input:
                 try:
                     reference = load(pair.reference, photo.shape[:2])
+                    measures = {name: compare(image, reference) for name, image in made.items()}
                 except (OSError, ValueError) as error:
                     failures.append(f"{path}: {error}")
                     continue
-                measures = {name: compare(image, reference) for name, image in made.items()}
                 scores.append(Score(pair, measures))
         if len(pictures["corrected"]) > 1:
             groups = tuple(dict.fromkeys(pair.group for pair in versions))

@@ -1,5 +1,4 @@
 import pickle
-import resource
 from pathlib import Path
 
 import pytest
@@ -45,6 +44,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
 
 
 def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path):
+    resource = pytest.importorskip("resource")
     save_checkpoint(tmp_path / "last.pth", {"epoch": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
@@ -55,6 +55,15 @@ def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(tmp_path / "last.pth")["epoch"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def save(*_):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        save_checkpoint(tmp_path / "last.pth", {})
 
 
 def test_weights_bring_their_architecture_and_come_back_in_half_precision(tmp_path):

@@ -133,6 +133,15 @@ def test_a_photo_is_not_replaced_under_another_name_of_the_same_file(touch, tmp_
         find_inputs(folder, tmp_path / "out")
 
 
+def test_a_photo_beside_a_link_to_the_photos_is_not_replaced(touch, tmp_path):
+    folder = touch("album/a.jpg")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jpg").touch()
+    (tmp_path / "links" / "album").symlink_to(folder / "album")
+    with pytest.raises(ConfigError, match="would be replaced"):
+        find_inputs(tmp_path / "links" / "album", tmp_path / "links")
+
+
 def test_a_photo_above_is_not_replaced_for_want_of_its_comparison(touch):
     folder = touch("a.jpg", "x/a.jpg")
     assert not find_inputs(folder / "x", folder, skip_existing=True).outputs

@@ -141,7 +141,8 @@ def test_one_finished_picture_is_not_taken_for_two_photos(tmp_path, save_picture
     result = save_picture(tmp_path / "results" / "a" / "x.png")
     pairs = [Pair("gt", "gt", photo.parent.name, photo, photo, None) for photo in photos]
     assert find_results(pairs, tmp_path / "photos", tmp_path / "results")[1] == [
-        f"{result}: of {photos[0]}, {photos[1]}, only one can have made it; name all by path"
+        f"{result}: the only picture for {photos[0]}, {photos[1]}; "
+        f"put each result at its photo's path below {tmp_path / 'results'}"
     ]
 
 

@@ -87,6 +87,16 @@ def test_a_broken_reference_costs_no_other_ones_score(tmp_path, save_picture):
     assert len(failures) == 1 and failures[0].startswith(f"{photo}: {experts[1] / 'a.png'}")
 
 
+def test_a_photo_too_narrow_to_score_costs_no_other_ones_score(tmp_path, save_picture):
+    for name, size in (("a.png", (20, 30)), ("b.png", (20, 6))):  # SSIM wants 7 px
+        for folder in ("photos", "gt"):
+            save_picture(tmp_path / folder / name, size=size)
+    pairs, _ = match_pairs(tmp_path / "photos", [tmp_path / "gt"])
+    scores, _, failures = score_pairs(pairs, lambda pair, photo: photo)
+    assert [score.pair.scene for score in scores] == ["a"]
+    assert len(failures) == 1 and failures[0].startswith(f"{tmp_path / 'photos' / 'b.png'}: SSIM")
+
+
 def test_photos_are_shrunk_to_512_px_and_never_enlarged(tmp_path, save_picture):
     assert load_picture(save_picture(tmp_path / "a.png", size=(683, 1024))).shape == (342, 512, 3)
     assert load_picture(save_picture(tmp_path / "b.png", size=(30, 20))).shape == (30, 20, 3)
