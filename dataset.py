@@ -124,7 +124,7 @@ class PhotoFolder(Dataset):
             except PhotoError as error:
                 self.unreadable.add(candidate)
                 warnings.warn(f"skipped: {error}", stacklevel=2)
-        raise PhotoError(f"none of the {len(self.paths)} photos can be read")
+        raise PhotoError(f"train_data_dir: none of the {len(self.paths)} photos can be read")
 
 
 class TrainDataset(PhotoFolder):

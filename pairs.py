@@ -41,7 +41,8 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
             table = csv.DictReader(file)
             columns, rows = table.fieldnames or [], list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [f"{path}: can't be read ({error})"]
+        reason = getattr(error, "strerror", None) or error
+        return [], [f"{path}: can't be read ({reason})"]
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         return [], [f"{path}: no column {', '.join(missing)}; its columns: {', '.join(columns)}"]

@@ -53,7 +53,7 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     tell(f"train_data_dir: {len(train_paths)} photos, {readable_count} can be read")
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
-        raise PhotoError(f"none of the {len(train_paths)} photos can be read")
+        raise PhotoError(f"train_data_dir: none of the {len(train_paths)} photos can be read")
     checkpoint = Path(config.model_save_dir) / LAST
     networks = make_networks(config, device, checkpoint.exists())
     optimizers = make_optimizers(networks, config)
@@ -76,9 +76,9 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
         per_epoch = per_photo * len(train_paths) / rank_count() + validating
         seconds += len(epochs) * per_epoch
         height, width = stage_image_size(config, active_count)
-        span = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"{epochs[0]}"
+        span = f"s {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f" {epochs[0]}"
         tell(
-            f"epochs {span}: levels {active_count}, {height} x {width} px, "
+            f"epoch{span}: levels {active_count}, {height} x {width} px, "
             f"adversarial {'on' if settings['is_adversarial'] else 'off'}, photos per second: "
             f"loading {rank_count() / loading:.1f}, training {rank_count() / training:.1f}; "
             f"an epoch {format_time(per_epoch)}"

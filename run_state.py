@@ -253,7 +253,7 @@ def _restore(
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} is no checkpoint of this program; {fix}") from error
     different = [
-        f"{key} is {ours[key]} here and {theirs[key]} there"
+        f"{key} is {ours[key]!r} here and {theirs[key]!r} there"
         for key in ours
         if key not in FREE_KEYS and ours[key] != theirs[key]
     ]

@@ -48,7 +48,7 @@ def test_a_short_line_and_an_empty_name_are_faults(pairs_csv, column):
 
 def test_pairs_csv_that_is_missing_or_empty_or_of_another_kind_is_named(tmp_path):
     path = tmp_path / "pairs.csv"
-    assert "can't be read" in read_pairs(path)[1][0]
+    assert read_pairs(path)[1] == [f"{path}: can't be read (No such file or directory)"]
     path.write_text("set,scene,input,gt,ev\n")
     assert read_pairs(path)[1] == [f"{path}: holds no pairs"]
     path.write_text("scene,photo\n1,2\n")

@@ -50,7 +50,7 @@ def test_a_dry_run_tells_photos_speed_time_and_memory_and_writes_nothing(
         (
             "epochs 1 to 2: levels 1, 32 x 32 px, adversarial off",
             "epochs 3 to 4: levels 2, 32 x 32 px, adversarial off",
-            "epochs 5: levels 2, 32 x 32 px, adversarial on",
+            "epoch 5: levels 2, 32 x 32 px, adversarial on",
         ),
         strict=True,
     ):
@@ -86,7 +86,9 @@ def test_a_dry_run_of_unreadable_photos_is_exit_code_2(rehearse, tmp_path, capsy
     for path in (tmp_path / "train").iterdir():
         path.write_bytes(b"no photo")
     assert rehearse(num_workers=2) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "none of the 5 photos can be read"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "train_data_dir: none of the 5 photos can be read"
+    )
 
 
 def test_a_dry_run_warns_of_photos_both_trained_and_validated_on(rehearse, tmp_path):
@@ -103,7 +105,7 @@ def test_a_dry_run_looks_at_the_checkpoint_and_leaves_it(run_train, rehearse, tm
     before = {path: path.read_bytes() for path in run_dir.rglob("*.*")}
     assert rehearse(epochs=3, batch_size=5) == 0
     out = capsys.readouterr().out
-    assert "last.pth: goes on with epoch 3" in out and "epochs 3: levels 2" in out
+    assert "last.pth: goes on with epoch 3" in out and "epoch 3: levels 2" in out
     assert rehearse(epochs=4, batch_size=5) == 2
     assert "epochs is 4 here and 3 there" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in run_dir.rglob("*.*")} == before
