@@ -11,6 +11,8 @@ from photo import output_suffix
 from photo_formats import FORMAT_OF_SUFFIX, PhotoError
 
 COMPARISON_SUFFIX = ".compare.png"
+# A file in folders that held no photo before the first results: what has their names are results.
+RESULTS_MARK = ".results_of_predict"
 
 
 class Work(NamedTuple):
@@ -36,13 +38,15 @@ def find_inputs(
 
     Args:
         source: a photo, or a folder that is searched with its subfolders.
-        output_dir: where results go, with the structure and names of the folder.
+        output_dir: where results go, with the structure and names of the folder. Files there are
+            replaced only where `make_output_dir` has marked it.
         output_format: of the results, as for `photo.save_photo`.
         skip_existing: leave out photos whose result is there.
         compare: a result has a comparison beside it, and is not there without it.
 
     Raises:
-        ConfigError: there is no photo, a result would replace one, or output_dir is a file.
+        ConfigError: there is no photo, output_dir is a file, or a result would replace a file that
+            may be no result.
     """
     failures: list[str] = []
     results: list[Path] = []
@@ -64,15 +68,12 @@ def find_inputs(
     outputs = plan_outputs(paths, root, output_dir, output_format)
     skipped = find_finished(outputs, compare) if skip_existing else set()
     photos = {identity(path) for path in paths}
-    # Results among the photos, or above them, may meet ones that were not asked for.
-    above = (root, *root.absolute().parents, *real(root).parents)
-    is_near = identity(output_dir) in map(identity, above)
+    is_marked = (output_dir / RESULTS_MARK).exists()  # else the files there may be anyone's
     for path, output in outputs.items():
         present = identity(output)
-        if present and (present in photos or (is_near and path not in skipped)):
-            raise ConfigError(
-                [f"result_output_dir is {output_dir}: {output} would be replaced; name another"]
-            )
+        if present and (present in photos or not (is_marked or path in skipped)):
+            fault = f"{output} would be replaced; name another, or an empty one"
+            raise ConfigError([f"result_output_dir is {output_dir}: {fault}"])
     rank, rank_count = 0, 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, rank_count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -84,6 +85,21 @@ def find_inputs(
         return Work(left, [], skipped_count, [], 0)
     others = sorted(set(files) - set(paths))
     return Work(left, failures, skipped_count, others, sum(map(is_photo, results)))
+
+
+def make_output_dir(output_dir: Path) -> None:
+    """Make the folder for results, and mark it, unless it holds photos: later runs replace them.
+
+    Raises:
+        ConfigError: it can't be made, or written to.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if not photo_paths(output_dir, on_error=lambda error: None):
+            (output_dir / RESULTS_MARK).touch()
+    except OSError as error:
+        reason = f"can't be made, or written to ({error.strerror}); name another"
+        raise ConfigError([f"result_output_dir is {output_dir}: {reason}"]) from error
 
 
 def find_finished(outputs: dict[Path, Path], compare: bool) -> set[Path]:

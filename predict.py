@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import ConfigError, PredictConfig, load_config
-from folder import Work, count_kinds, find_inputs
+from folder import Work, count_kinds, find_inputs, make_output_dir
 from interruption import leave_closed_pipe, raise_at_signal
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         config, weights, work = plan(options)
         model = load_network(config, weights)
+        make_output_dir(Path(config.result_output_dir))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,6 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from folder import RESULTS_MARK
+
 
 def save(path: Path, photo: np.ndarray) -> Path:
     """Write RGB, RGBA or grey; of 8 or 16 bits."""
@@ -21,4 +23,6 @@ def read(path: Path) -> np.ndarray:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """The files below, but for the mark of an output folder."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RESULTS_MARK]
+    return sorted(path.relative_to(folder).as_posix() for path in files)

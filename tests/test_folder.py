@@ -4,7 +4,7 @@ import pytest
 
 import folder
 from config import ConfigError
-from folder import count_kinds, find_inputs, photo_paths, plan_outputs
+from folder import count_kinds, find_inputs, make_output_dir, photo_paths, plan_outputs
 from photo_formats import PhotoError
 
 ROOT, OUT = Path("in"), Path("out")
@@ -92,7 +92,8 @@ def test_a_single_photo_goes_right_into_the_output_folder(touch):
     assert find_inputs(photo, OUT) == ({photo: OUT / "a.jpg"}, [], 0, [], 0)
 
 
-def test_results_of_an_earlier_run_are_no_photos(touch):
+def test_results_of_an_earlier_run_are_no_photos(touch, tmp_path):
+    make_output_dir(tmp_path / "in" / "out")
     folder = touch("a.jpg", "out/a.jpg", "out/deep/b.jpg", "out/notes.txt")
     work = find_inputs(folder, folder / "out")
     assert work.outputs == {folder / "a.jpg": folder / "out" / "a.jpg"}
@@ -149,6 +150,28 @@ def test_a_photo_above_is_not_replaced_for_want_of_its_comparison(touch):
         find_inputs(folder / "x", folder, skip_existing=True, compare=True)
 
 
+def test_files_are_replaced_only_where_nothing_but_results_can_be(touch, tmp_path):
+    folder, out = touch("IMG_1.jpg", "101/IMG_1.jpg", "102/IMG_2.jpg"), tmp_path / "out"
+    for output_dir in (folder / "101", folder / "102", out):
+        make_output_dir(output_dir)
+    with pytest.raises(ConfigError, match=r"101/IMG_1\.jpg would be replaced"):
+        find_inputs(folder / "IMG_1.jpg", folder / "101")
+    for output_dir in (folder / "102", out):  # the first run
+        (output_dir / "IMG_1.jpg").touch()
+    with pytest.raises(ConfigError, match=r"102/IMG_1\.jpg would be replaced"):
+        find_inputs(folder / "IMG_1.jpg", folder / "102")
+    assert find_inputs(folder / "IMG_1.jpg", out).outputs
+
+
+def test_an_output_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    def mkdir(*_, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(ConfigError, match=r"out: can't be made, or written to \(Permission denied"):
+        make_output_dir(tmp_path / "out")
+
+
 def test_the_output_folder_may_be_above_the_photos(touch):
     folder = touch("x/a.jpg", "x/y/b.jpg")
     outputs = find_inputs(folder / "x", folder).outputs
@@ -163,7 +186,7 @@ def test_photos_and_results_may_share_a_folder_where_no_two_names_meet(touch):
 
 def test_photos_whose_result_is_there_are_left_out_where_asked(touch, tmp_path):
     folder = touch("a.jpg", "b.jpg")
-    (tmp_path / "out").mkdir()
+    make_output_dir(tmp_path / "out")
     (tmp_path / "out" / "a.jpg").touch()
     assert list(find_inputs(folder, tmp_path / "out").outputs) == [
         folder / "a.jpg",
@@ -175,7 +198,7 @@ def test_photos_whose_result_is_there_are_left_out_where_asked(touch, tmp_path):
 
 def test_a_new_namesake_has_results_made_again_whose_names_it_may_have_changed(touch, tmp_path):
     folder, out = touch("a.bmp", "b.jpg"), tmp_path / "out"
-    out.mkdir()
+    make_output_dir(out)
     for output in find_inputs(folder, out, "jpeg").outputs.values():
         output.touch()
     assert not find_inputs(folder, out, "jpeg", skip_existing=True).outputs
@@ -187,8 +210,9 @@ def test_a_new_namesake_has_results_made_again_whose_names_it_may_have_changed(t
 
 
 def test_files_that_are_no_photos_by_suffix_are_told_but_hidden_ones_and_results(
-    touch, join_torchrun
+    touch, join_torchrun, tmp_path
 ):
+    make_output_dir(tmp_path / "in" / "out")
     names = ("a.jpg", "b.GIF", "c/d.gif", "c/notes", ".hidden", "out/a.jpg", "out/list.txt")
     folder = touch(*names)
     others = find_inputs(folder, folder / "out").others

@@ -8,6 +8,7 @@ from PIL import Image
 import adjust
 import correction
 from checkpoint import load_weights, save_weights
+from folder import make_output_dir
 from model import ExposureCorrectionNet
 
 
@@ -207,6 +208,7 @@ def test_photos_above_max_megapixels_are_refused_and_the_others_done(
 
 def test_skip_existing_goes_on_where_a_run_stopped(run_predict, tmp_path, write_photos, capsys):
     write_photos(tmp_path / "photos", 3)
+    make_output_dir(tmp_path / "out")
     save(tmp_path / "out" / "photo_1.png", np.zeros((2, 2, 3), np.uint8))
     assert run_predict(skip_existing=True) == 0
     assert "2 corrected, 0 failed, 1 there already, " in capsys.readouterr().out

@@ -14,6 +14,7 @@ from photo_files import ADOBE, icc_chunk, png_chunk
 from pictures import files_in, read, save
 
 import correction
+from folder import make_output_dir
 
 needs_rights_withheld = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="rights bind all users but root"
@@ -143,6 +144,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file_and_what_fits_is_done(
     write_photos(tmp_path / "photos", 2)
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     save(tmp_path / "photos" / "large.png", noise)
+    make_output_dir(tmp_path / "out")
     earlier = save(tmp_path / "out" / "large.png", noise[:2]).read_bytes()
     write_weights()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
