@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import PIL
 
-from interruption import leave_closed_pipe
+from interruption import escape_names, leave_closed_pipe
 from pairs import find_results, match_pairs, read_pairs
 from scores import LONG_SIDE, Corrector, load_picture, score_pairs
 from summary import format_table, save_scores, summarize
@@ -185,9 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         130: stopped by Ctrl-C.
     """
     options = parse_arguments(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
-            stream.reconfigure(errors="backslashreplace")
+    escape_names()
     try:
         return run(options)
     except BrokenPipeError:

@@ -95,8 +95,9 @@ def make_output_dir(output_dir: Path) -> None:
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if not photo_paths(output_dir, on_error=lambda error: None):
-            (output_dir / RESULTS_MARK).touch()
+        mark = output_dir / RESULTS_MARK
+        if not mark.exists() and not photo_paths(output_dir, on_error=lambda error: None):
+            mark.touch()
     except OSError as error:
         reason = f"can't be made, or written to ({error.strerror}); name another"
         raise ConfigError([f"result_output_dir is {output_dir}: {reason}"]) from error

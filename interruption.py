@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -103,6 +104,13 @@ def end_at_next_signal() -> None:
             signal.raise_signal(number)
 
     heed_signals(end)
+
+
+def escape_names() -> None:
+    """Have print escape what can't be encoded: the name of a file need not be text."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def leave_closed_pipe() -> None:

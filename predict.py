@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ConfigError, PredictConfig, load_config
 from folder import Work, count_kinds, find_inputs, make_output_dir
-from interruption import leave_closed_pipe, raise_at_signal
+from interruption import escape_names, leave_closed_pipe, raise_at_signal
 
 if TYPE_CHECKING:
     from model import ExposureCorrectionNet
@@ -174,9 +174,7 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     raise_at_signal()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # the name of a file need not be text
-            stream.reconfigure(errors="backslashreplace")
+    escape_names()
     warnings.filterwarnings("ignore", module="PIL")  # of what is told better, or can be read
     try:
         exit_code = run(options)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from colour import to_8_bit
 from pairs import Pair, grouped
 from photo import load_photo
-from utils import MAX_PSNR, psnr, ssim
+from utils import capped_psnr, psnr, ssim
 
 LONG_SIDE = 512  # px; the size that every picture is scored at
 METHODS = ("corrected", "untouched", "mid_grey_gamma")
@@ -100,7 +100,7 @@ def mean_psnr_between(pictures: list[np.ndarray]) -> float:
     """Return the mean PSNR in dB, MAX_PSNR at most, over all pairs of pictures of a scene."""
     height, width = pictures[0].shape[:2]
     same_size = [cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in pictures]
-    return float(np.mean([min(psnr(*two), MAX_PSNR) for two in combinations(same_size, 2)]))
+    return float(np.mean([capped_psnr(*two) for two in combinations(same_size, 2)]))
 
 
 def load_picture(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:

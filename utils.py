@@ -80,6 +80,11 @@ def psnr(image: np.ndarray, reference: np.ndarray, data_range: float = 255) -> f
     return 10 * math.log10(data_range**2 / mean_square) if mean_square else math.inf
 
 
+def capped_psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    """Return what `psnr` counts in a mean: MAX_PSNR at most."""
+    return min(psnr(image, reference), MAX_PSNR)
+
+
 def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     """Return the structural similarity, the mean over channels and windows; 1 when equal.
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from dataset import VALIDATION_EVS, to_floats
 from distributed import gather, rank
-from utils import MAX_PSNR, psnr, ssim
+from utils import capped_psnr, ssim
 
 METRICS = ("psnr", "ssim")
 SAMPLE_COUNT = 4  # photos in the picture of an epoch
@@ -42,7 +42,7 @@ def validate(
             samples.append(torch.stack([abnormal, corrected, normal.expand_as(abnormal)]))
         reference = normal.permute(1, 2, 0).numpy()
         outputs = [output.permute(1, 2, 0).numpy() for output in corrected]
-        results.append([(min(psnr(o, reference), MAX_PSNR), ssim(o, reference)) for o in outputs])
+        results.append([(capped_psnr(o, reference), ssim(o, reference)) for o in outputs])
     results = [result for share in gather(results) for result in share]
     scores = {}
     for name, by_photo in zip(names, zip(*results, strict=True), strict=True):

@@ -19,7 +19,7 @@ from correction import correct, load_model
 from pairs import read_pairs
 from photo import load_photo
 from scores import LONG_SIDE, load_picture
-from utils import MAX_PSNR, psnr
+from utils import capped_psnr
 
 COLUMNS = (
     "guided / network at own size",
@@ -27,10 +27,6 @@ COLUMNS = (
     "guided / reference at own size",
     "network / reference at own size",
 )
-
-
-def capped_psnr(picture: np.ndarray, reference: np.ndarray) -> float:
-    return min(psnr(picture, reference), MAX_PSNR)
 
 
 def main() -> None:
