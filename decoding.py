@@ -160,7 +160,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         size, limit = width * height / 1e6, max_pixels / 1e6
         raise PhotoError(
             f"{width} x {height} px are {size:.4g} megapixels, allowed are {limit:.4g}; "
-            "make it smaller, or raise max_megapixels of predict_conf.json if you trust it"
+            "make it smaller, or raise max_megapixels of predict.py's config if you trust it"
         )
 
 
