@@ -85,7 +85,7 @@ def correct(
             alone, or down to the first with sides of 8 px or more, which leaves no halos along
             edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo; where
-            the coarsest level corrects alone and by much, over darkened and brightened ones.
+            it is wrong by much, over darkened and brightened ones (not with level_scales).
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
             then corrects all; None: none.
         restraint: a smaller change (root mean square at the finest level that the network

@@ -45,41 +45,47 @@ def run_network(
         raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
     device = next(model.parameters()).device
     batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
-    if finest_level == 1:
-        corrected = to_picture(model(batch, level_scales, self_ensemble=self_ensemble)[-1])
-        strength = adjust.restrained_strength(abnormal, corrected, restraint)
-        return adjust.blend(abnormal, corrected, strength)
     padded = pad_for_pyramid(batch, model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
-    gains = find_gains(levels, model, finest_level, self_ensemble, restraint)
+    active_count = model.level_count - finest_level + 1
+    seen = levels[min(active_count, model.level_count - 1)]
+    outputs = model(seen, level_scales, active_count, self_ensemble=self_ensemble)
+    start, corrected = to_picture(levels[active_count - 1]), to_picture(outputs[active_count - 1])
+    strength = adjust.restrained_strength(start, corrected, restraint)
+    if self_ensemble and level_scales is None:
+        corrected = average_toned(corrected, levels[0], outputs[0], model)
+    corrected = adjust.blend(start, corrected, strength)
+    if finest_level > 1:
+        gains = fit_gains(start, corrected, radius=1, epsilon=CARRY_EPSILON)
+        corrected = to_picture(carry_gains(padded, gains))
     height, width = abnormal.shape[:2]
-    return to_picture(carry_gains(padded, gains))[:height, :width]
+    return np.ascontiguousarray(corrected[:height, :width])
 
 
-def find_gains(
-    levels: list[Tensor],
-    model: ExposureCorrectionNet,
-    finest_level: int,
-    self_ensemble: bool,
-    restraint: float,
+def average_toned(
+    corrected: np.ndarray, coarsest: Tensor, output: Tensor, model: ExposureCorrectionNet
 ) -> np.ndarray:
-    """Return the gains and offsets, as fit_gains has them, of a level beyond the finest.
+    """Draw a correction to the mean over toned versions of the photo, by gains if it is finer.
+
+    Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
 
     Args:
-        levels: the Gaussian pyramid of one photo, coarsest first.
-        finest_level, self_ensemble, restraint: see `correct`.
+        corrected: (H, W, 3) float32 in [0, 1], at the finest level that the network corrects.
+        coarsest: (1, 3, h, w), the coarsest level of the photo.
+        output: what the network made of that.
+        model: the network.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1].
     """
-    active_count = model.level_count - finest_level + 1
-    outputs = model(levels[active_count], active_count=active_count, self_ensemble=self_ensemble)
-    level = levels[active_count - 1]
-    abnormal, corrected = to_picture(level), to_picture(outputs[active_count - 1])
-    strength = adjust.restrained_strength(abnormal, corrected, restraint)
-    if self_ensemble and active_count == 1:
-        # Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
-        toned_share = adjust.restrained_strength(abnormal, corrected, TONED_FROM)
-        corrected = adjust.blend(corrected, to_picture(model.correct_toned(level)), toned_share)
-    corrected = adjust.blend(abnormal, corrected, strength)
-    return fit_gains(abnormal, corrected, radius=1, epsilon=CARRY_EPSILON)
+    abnormal, plain = to_picture(coarsest), to_picture(output)
+    share = adjust.restrained_strength(abnormal, plain, TONED_FROM)
+    toned = adjust.blend(plain, to_picture(model.correct_toned(coarsest)), share)
+    if corrected.shape == toned.shape:
+        return toned
+    gains = fit_gains(plain, toned, radius=1, epsilon=CARRY_EPSILON)
+    batch = torch.from_numpy(corrected).to(coarsest.device).permute(2, 0, 1)[None]
+    return to_picture(carry_gains(batch, gains))
 
 
 def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
