@@ -238,7 +238,7 @@ class PredictConfig(Config):
 
     # finest level that the network corrects, 1: all; None: the coarsest, guided upsampling the rest
     finest_level: int | None = optional(or_null(whole(1, 8)), None)
-    # mean over mirror images, where much changes also darker and brighter ones
+    # mean over mirror images, without level_scales also darker, brighter ones where much changes
     self_ensemble: bool = optional(boolean(), True)
     # factor on each level of the photo's pyramid, coarsest first (the authors' S); None: none
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)

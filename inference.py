@@ -13,7 +13,8 @@ from upsample import fit_gains
 
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
-# Root mean square of the change, white = 1, from which on toned versions count in full.
+# Root mean square of the coarsest level's change, white = 1, from which on toned versions count in
+# full.
 TONED_FROM = 0.08
 # Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
 CARRY_EPSILON = 1e-4
@@ -43,49 +44,49 @@ def run_network(
             finest_level -= 1
     if not 1 <= finest_level <= model.level_count:
         raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
-    device = next(model.parameters()).device
-    batch = torch.from_numpy(abnormal).to(device).permute(2, 0, 1)[None].contiguous()
-    padded = pad_for_pyramid(batch, model.level_count)
+    padded = pad_for_pyramid(to_batch(abnormal, model), model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
     active_count = model.level_count - finest_level + 1
-    seen = levels[min(active_count, model.level_count - 1)]
+    seen = levels[min(active_count, model.level_count - 1)]  # one level finer than what it corrects
     outputs = model(seen, level_scales, active_count, self_ensemble=self_ensemble)
     start, corrected = to_picture(levels[active_count - 1]), to_picture(outputs[active_count - 1])
-    strength = adjust.restrained_strength(start, corrected, restraint)
-    if self_ensemble and level_scales is None:
-        corrected = average_toned(corrected, levels[0], outputs[0], model)
+    height, width = abnormal.shape[:2]
+    scale = 2 ** (finest_level - 1)
+    inner = np.s_[: -(-height // scale), : -(-width // scale)]  # all but what was padded
+    strength = adjust.restrained_strength(start[inner], corrected[inner], restraint)
+    if self_ensemble and level_scales is None:  # toned versions know nothing of the scales
+        corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
     corrected = adjust.blend(start, corrected, strength)
     if finest_level > 1:
         gains = fit_gains(start, corrected, radius=1, epsilon=CARRY_EPSILON)
         corrected = to_picture(carry_gains(padded, gains))
-    height, width = abnormal.shape[:2]
     return np.ascontiguousarray(corrected[:height, :width])
 
 
-def average_toned(
-    corrected: np.ndarray, coarsest: Tensor, output: Tensor, model: ExposureCorrectionNet
+def draw_to_toned(
+    corrected: np.ndarray, coarsest: Tensor, plain: Tensor, model: ExposureCorrectionNet
 ) -> np.ndarray:
-    """Draw a correction to the mean over toned versions of the photo, by gains if it is finer.
+    """Draw a correction to the mean over toned versions of the photo.
 
-    Only as far as the exposure is wrong: toned versions of a good photo spoil it a little.
+    Only as far as the exposure is wrong: toned versions of a good photo spoil it a little. What
+    that changes at the coarsest level is carried to a finer one.
 
     Args:
         corrected: (H, W, 3) float32 in [0, 1], at the finest level that the network corrects.
         coarsest: (1, 3, h, w), the coarsest level of the photo.
-        output: what the network made of that.
+        plain: (1, 3, h, w), the network's correction of that.
         model: the network.
 
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    abnormal, plain = to_picture(coarsest), to_picture(output)
-    share = adjust.restrained_strength(abnormal, plain, TONED_FROM)
-    toned = adjust.blend(plain, to_picture(model.correct_toned(coarsest)), share)
+    abnormal, start = to_picture(coarsest), to_picture(plain)
+    share = adjust.restrained_strength(abnormal, start, TONED_FROM)
+    toned = adjust.blend(start, to_picture(model.correct_toned(coarsest)), share)
     if corrected.shape == toned.shape:
         return toned
-    gains = fit_gains(plain, toned, radius=1, epsilon=CARRY_EPSILON)
-    batch = torch.from_numpy(corrected).to(coarsest.device).permute(2, 0, 1)[None]
-    return to_picture(carry_gains(batch, gains))
+    gains = fit_gains(start, toned, radius=1, epsilon=CARRY_EPSILON)
+    return to_picture(carry_gains(to_batch(corrected, model), gains))
 
 
 def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
@@ -105,6 +106,12 @@ def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
         gains = pyramid_up(gains)
     gain, offset = gains
     return gain * photo + offset
+
+
+def to_batch(picture: np.ndarray, model: ExposureCorrectionNet) -> Tensor:
+    """Map (H, W, 3) float32 to (1, 3, H, W), where the network is."""
+    device = next(model.parameters()).device
+    return torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].contiguous()
 
 
 def to_picture(batch: Tensor) -> np.ndarray:
