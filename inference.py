@@ -13,8 +13,7 @@ from upsample import fit_gains
 
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
-# Root mean square of the coarsest level's change, white = 1, from which on toned versions count in
-# full.
+# Root mean square of the coarsest level's change, white = 1, from which on toned ones count fully.
 TONED_FROM = 0.08
 # Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
 CARRY_EPSILON = 1e-4
