@@ -7,16 +7,14 @@ import torch
 from torch import Tensor
 
 import adjust
+from bilateral_grid import apply_grid, fit_grid
 from model import ExposureCorrectionNet
-from pyramid import gaussian_pyramid, pad_for_pyramid, pyramid_up
-from upsample import fit_gains
+from pyramid import gaussian_pyramid, pad_for_pyramid
 
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
 # Root mean square of the coarsest level's change, white = 1, from which on toned ones count fully.
 TONED_FROM = 0.08
-# Of the fit that carries a coarse level's correction on: less tints some edges, more blurs.
-CARRY_EPSILON = 1e-4
 
 
 @torch.inference_mode()
@@ -57,8 +55,8 @@ def run_network(
         corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
     corrected = adjust.blend(start, corrected, strength)
     if finest_level > 1:
-        gains = fit_gains(start, corrected, radius=1, epsilon=CARRY_EPSILON)
-        corrected = to_picture(carry_gains(padded, gains))
+        grid = fit_grid(to_batch(start, model), to_batch(corrected, model))
+        corrected = to_picture(apply_grid(padded, grid))
     return np.ascontiguousarray(corrected[:height, :width])
 
 
@@ -84,27 +82,8 @@ def draw_to_toned(
     toned = adjust.blend(start, to_picture(model.correct_toned(coarsest)), share)
     if corrected.shape == toned.shape:
         return toned
-    gains = fit_gains(start, toned, radius=1, epsilon=CARRY_EPSILON)
-    return to_picture(carry_gains(to_batch(corrected, model), gains))
-
-
-def carry_gains(photo: Tensor, small_gains: np.ndarray) -> Tensor:
-    """Apply the gains and offsets of a pyramid's level to its finest one.
-
-    They are enlarged as the pyramid is, whose pixel i lies on pixel 2i of the next finer level.
-
-    Args:
-        photo: (1, 3, H, W).
-        small_gains: (2, h, w, 3) from fit_gains; H / h is a power of 2, and the same as W / w.
-
-    Returns:
-        (1, 3, H, W).
-    """
-    gains = torch.from_numpy(small_gains).to(photo.device).permute(0, 3, 1, 2)
-    while gains.shape[-1] < photo.shape[-1]:
-        gains = pyramid_up(gains)
-    gain, offset = gains
-    return gain * photo + offset
+    grid = fit_grid(to_batch(start, model), to_batch(toned, model))
+    return to_picture(apply_grid(to_batch(corrected, model), grid))
 
 
 def to_batch(picture: np.ndarray, model: ExposureCorrectionNet) -> Tensor:

@@ -1,0 +1,106 @@
+"""Carry a correction from a coarse level of the pyramid to a finer one, without halos.
+
+What the network changed at the coarse level is fitted by a bilateral grid (Chen, Paris and Durand,
+"Real-time Edge-Aware Image Processing with the Bilateral Grid", 2007) of affine maps of colour
+(Chen et al., "Bilateral Guided Upsampling", 2016), one per place and brightness. A fine pixel is
+mapped as those of its own brightness are. Gains that are enlarged from a coarse level, whose
+pixels mix both sides of an edge, spread light over edges instead.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Nodes of the grid, from top to bottom and from left to right, and from black to white.
+PLACES, TONES = 5, 21
+# Standard deviations of a node's neighbourhood, in long sides of the photo and in brightness.
+PLACE_SPREAD, TONE_SPREAD = 0.22, 0.05
+# Ridge penalty, a variance of values in [0, 1]: colours that differ much less say nothing.
+RIDGE = 1e-4
+# The variance below which a whole photo is flat, and tells no gain.
+FLAT_VARIANCE = 1e-5
+# px of the coarse level's long side that are looked at; more tell nothing new.
+SAMPLES = 32
+# px that are mapped at once: few stay in the cache, and bound the memory.
+CHUNK = 2**15
+
+
+def fit_grid(abnormal: Tensor, corrected: Tensor) -> Tensor:
+    """Fit the maps of colour that turn one picture into the other.
+
+    At every node a ridge regression over all pixels, weighted by a Gaussian of their distance from
+    the node in place and brightness (mean of the channels); the weights sum to 1 even where no
+    pixel is near. What is regressed is the change that a gain per channel of the whole photo
+    leaves unexplained, so flat neighbourhoods, which say nothing about detail, fall back on that.
+
+    Args:
+        abnormal, corrected: (1, 3, h, w) in [0, 1].
+
+    Returns:
+        (PLACES, 12, TONES, PLACES), from top to bottom, from black to white, from left to right:
+        the nine entries of a matrix, a row per output channel, and three offsets in [0, 1] units.
+    """
+    variance, mean = torch.var_mean(abnormal, (2, 3), correction=0)
+    covariance = ((abnormal - mean[..., None, None]) * (corrected - abnormal)).mean((2, 3))
+    whole = (1 + covariance / (variance + FLAT_VARIANCE))[0]
+
+    sides = torch.tensor(abnormal.shape[2:])
+    step = -(-int(sides.max()) // SAMPLES)
+    values, targets = (
+        image[0, :, ::step, ::step].flatten(1).T
+        for image in (abnormal, corrected - whole[:, None, None] * abnormal)
+    )
+    spans = (sides / sides.max() / PLACE_SPREAD).tolist()
+    device = abnormal.device
+    rows, columns = (
+        (torch.arange(0, side, step, device=device) + 0.5) / side * span
+        for side, span in zip(abnormal.shape[2:], spans, strict=True)
+    )
+    tones = values.mean(1, keepdim=True) / TONE_SPREAD
+    pixels = torch.cat([tones, torch.cartesian_prod(rows, columns)], 1)
+    nodes = torch.cartesian_prod(
+        torch.linspace(0, 1 / TONE_SPREAD, TONES, device=device),
+        *(torch.linspace(0, span, PLACES, device=device) for span in spans),
+    )
+    weights = torch.softmax(-0.5 * torch.cdist(nodes, pixels).square(), 1)
+
+    def covariances(others: Tensor, means: Tensor) -> Tensor:
+        products = (values[:, :, None] * others[:, None]).flatten(1)
+        return (weights @ products).view(-1, 3, 3) - value_means[:, :, None] * means[:, None]
+
+    value_means, target_means = weights @ values, weights @ targets
+    ridge = RIDGE * torch.eye(3, device=device)
+    slopes = torch.linalg.solve(
+        covariances(values, value_means) + ridge, covariances(targets, target_means)
+    ).mT
+    offsets = target_means - (slopes @ value_means[..., None])[..., 0]
+    maps = torch.cat([(slopes + whole.diag()).flatten(1), offsets], 1)
+    return maps.view(TONES, PLACES, PLACES, 12).permute(1, 3, 0, 2).contiguous()
+
+
+def apply_grid(photo: Tensor, grid: Tensor) -> Tensor:
+    """Map the colour of every pixel by the grid, read trilinearly at its place and brightness.
+
+    Args:
+        photo: (1, 3, H, W) in [0, 1].
+        grid: from fit_grid.
+
+    Returns:
+        (1, 3, H, W), not clipped.
+    """
+    height, width = photo.shape[2:]
+    rows = photo[0].transpose(0, 1)
+    y, x = ((torch.arange(side, device=photo.device) + 0.5) / side for side in (height, width))
+    # Every row has a plane of its own, columns by tones: to read planes is fast, and solids not.
+    nodes = torch.arange(PLACES, device=photo.device)
+    shares = (1 - (y[:, None] * (PLACES - 1) - nodes).abs()).clamp(min=0)
+    where = 2 * torch.stack([x.expand(height, width), rows.mean(1)], 2)[:, None] - 1
+    corrected = torch.empty_like(rows)
+    strip = max(1, CHUNK // width)
+    for first in range(0, height, strip):
+        part = slice(first, first + strip)
+        planes = torch.einsum("hp,pctx->hctx", shares[part], grid)
+        maps = F.grid_sample(planes, where[part], padding_mode="border", align_corners=True)
+        matrix, offset = maps[:, :, 0].split([9, 3], 1)
+        corrected[part] = (matrix.view(-1, 3, 3, width) * rows[part, None]).sum(2) + offset
+    return corrected.transpose(0, 1)[None]
