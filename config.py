@@ -31,6 +31,11 @@ from rules import (
 LEVEL_LISTS = ("layer_count_of_every_unet", "first_layer_out_channels_of_every_unet")
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or somewhere in it, links followed."""
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
 class ConfigError(ValueError):
     """Everything that is wrong with a config; `str` gives one line per fault.
 
@@ -197,6 +202,11 @@ class TrainConfig(Config):
             ("batch_size", "CUDA_VISIBLE_DEVICES"),
             lambda batch_size, gpus: batch_size % (gpus.count(",") + 1) == 0,
             "batch_size is a multiple of the number of GPUs, which share it evenly",
+        ),
+        Relation(
+            ("model_save_dir", "train_data_dir", "valid_data_dir"),
+            lambda run_dir, *photo_dirs: not any(is_inside(run_dir, each) for each in photo_dirs),
+            "model_save_dir lies outside the folders of photos: no run learns its own",
         ),
         Relation(
             ("exposure_shift_share", "exposure_shift_ev"),

@@ -24,7 +24,9 @@ def make_bar(height=128, width=192):
 @pytest.mark.parametrize("size", [(96, 160), (160, 96), (64, 8)])
 def test_one_gain_and_offset_per_channel_is_carried_on(size):
     photo = torch.rand(1, 3, *size) * 0.6
-    gain, offset = (torch.tensor(values).view(3, 1, 1) for values in ([1.5, 1.2, 0.7], [0.05, 0, 0.1]))
+    gain, offset = (
+        torch.tensor(values).view(3, 1, 1) for values in ([1.5, 1.2, 0.7], [0.05, 0, 0.1])
+    )
     small = shrink(photo)
     carried = carry(small, gain * small + offset, photo)
     torch.testing.assert_close(carried, gain * photo + offset, atol=0.01, rtol=0)

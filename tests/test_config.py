@@ -238,6 +238,8 @@ def test_allowed_values_are_kept_as_they_are(changes):
         ({"final_lr": 0.5}, "final_lr is at most init_lr"),
         ({"discriminator_final_lr": 0.5}, "discriminator_final_lr is at most"),
         ({"batch_size": 3, "CUDA_VISIBLE_DEVICES": "0,1"}, "multiple of the number of GPUs"),
+        ({"model_save_dir": "data/train/runs"}, "outside the folders of photos"),
+        ({"model_save_dir": "a", "valid_data_dir": "b/../a"}, "outside the folders of photos"),
         ({"exposure_shift_share": 0.5}, "needs a range in exposure_shift_ev"),
     ],
 )
