@@ -246,7 +246,7 @@ class PredictConfig(Config):
         or_null(list_of(whole(1, 4096))), None
     )
 
-    # finest level that the network corrects, 1: all; None: the coarsest, guided upsampling the rest
+    # finest level that the network corrects, 1: all; None: the coarsest, and a grid carries it on
     finest_level: int | None = optional(or_null(whole(1, 8)), None)
     # mean over mirror images, without level_scales also darker, brighter ones where much changes
     self_ensemble: bool = optional(boolean(), True)
@@ -255,7 +255,7 @@ class PredictConfig(Config):
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
     # a change below this (root mean square, white = 1) is faded out, 0..1; not with level_scales
-    restraint: float = optional(number(0, 1), 0.057)
+    restraint: float = optional(number(0, 1), 0.08)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)
     # contrast stretch of the correction

@@ -62,7 +62,7 @@ def correct(
     finest_level: int | None = None,
     self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
-    restraint: float = 0.057,
+    restraint: float = 0.08,
     strength: float = 1.0,
     fuse: bool = False,
     stretch: bool = False,
@@ -80,12 +80,12 @@ def correct(
         alpha: (H, W), any of these types, 0 being transparent: what it hides has no say in how
             the rest is exposed.
         use_orig_size: the network sees the photo at its own size, which takes much longer.
-        finest_level: of the pyramid, that the network corrects; guided upsampling carries the
+        finest_level: of the pyramid, that the network corrects; a bilateral grid carries the
             correction on to finer ones. 1: all of them, as in the paper; None: the coarsest
-            alone, or down to the first with sides of 8 px or more, which leaves the weakest
-            halos along edges and takes least time.
+            alone, or down to the first with sides of 8 px or more, which leaves no halos along
+            edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo; where
-            it is wrong by much, over darkened and brightened ones (not with level_scales).
+            it is wrong by much, over darkened and brightened ones, too (not with level_scales).
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
             then corrects all; None: none.
         restraint: a smaller change (root mean square at the finest level that the network
