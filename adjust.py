@@ -1,7 +1,7 @@
 """What may be done to the network's result before it is carried to full size.
 
-All of it works on the pictures that the network sees and makes; guided upsampling carries the
-outcome to the photo.
+All of it works on the pictures that the network sees and makes; a bilateral grid and guided
+upsampling carry the outcome to the photo.
 """
 
 import cv2

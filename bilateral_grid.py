@@ -11,30 +11,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from upsample import FLAT_VARIANCE
+
 # Nodes of the grid, from top to bottom and from left to right, and from black to white.
 PLACES, TONES = 5, 21
 # Standard deviations of a node's neighbourhood, in long sides of the photo and in brightness.
 PLACE_SPREAD, TONE_SPREAD = 0.22, 0.05
 # Ridge penalty, a variance of values in [0, 1]: colours that differ much less say nothing.
 RIDGE = 1e-4
-# The variance below which a whole photo is flat, and tells no gain.
-FLAT_VARIANCE = 1e-5
 # px of the coarse level's long side that are looked at; more tell nothing new.
 SAMPLES = 32
-# px that are mapped at once: few stay in the cache, and bound the memory.
-CHUNK = 2**15
+# Values that are mapped at once: few stay in the cache, and bound the memory.
+CHUNK = 2**19
 
 
 def fit_grid(abnormal: Tensor, corrected: Tensor) -> Tensor:
     """Fit the maps of colour that turn one picture into the other.
 
-    At every node a ridge regression over all pixels, weighted by a Gaussian of their distance from
-    the node in place and brightness (mean of the channels); the weights sum to 1 even where no
-    pixel is near. What is regressed is the change that a gain per channel of the whole photo
-    leaves unexplained, so flat neighbourhoods, which say nothing about detail, fall back on that.
+    At every node a ridge regression over a sample of the pixels, weighted by a Gaussian of their
+    distance from the node in place and brightness (mean of the channels); the weights sum to 1
+    even where no pixel is near. What is regressed is the change that a gain per channel of the
+    whole photo leaves unexplained, so flat neighbourhoods, which say nothing about detail, fall
+    back on that.
 
     Args:
-        abnormal, corrected: (1, 3, h, w) in [0, 1].
+        abnormal, corrected: (1, 3, h, w) float32 in [0, 1].
 
     Returns:
         (PLACES, 12, TONES, PLACES), from top to bottom, from black to white, from left to right:
@@ -44,17 +45,16 @@ def fit_grid(abnormal: Tensor, corrected: Tensor) -> Tensor:
     covariance = ((abnormal - mean[..., None, None]) * (corrected - abnormal)).mean((2, 3))
     whole = (1 + covariance / (variance + FLAT_VARIANCE))[0]
 
-    sides = torch.tensor(abnormal.shape[2:])
-    step = -(-int(sides.max()) // SAMPLES)
+    sides, device = abnormal.shape[2:], abnormal.device
+    step = -(-max(sides) // SAMPLES)
     values, targets = (
         image[0, :, ::step, ::step].flatten(1).T
         for image in (abnormal, corrected - whole[:, None, None] * abnormal)
     )
-    spans = (sides / sides.max() / PLACE_SPREAD).tolist()
-    device = abnormal.device
+    spans = [side / max(sides) / PLACE_SPREAD for side in sides]  # all in units of the spreads
     rows, columns = (
         (torch.arange(0, side, step, device=device) + 0.5) / side * span
-        for side, span in zip(abnormal.shape[2:], spans, strict=True)
+        for side, span in zip(sides, spans, strict=True)
     )
     tones = values.mean(1, keepdim=True) / TONE_SPREAD
     pixels = torch.cat([tones, torch.cartesian_prod(rows, columns)], 1)
@@ -62,7 +62,8 @@ def fit_grid(abnormal: Tensor, corrected: Tensor) -> Tensor:
         torch.linspace(0, 1 / TONE_SPREAD, TONES, device=device),
         *(torch.linspace(0, span, PLACES, device=device) for span in spans),
     )
-    weights = torch.softmax(-0.5 * torch.cdist(nodes, pixels).square(), 1)
+    distances = torch.cdist(nodes, pixels, compute_mode="donot_use_mm_for_euclid_dist")
+    weights = torch.softmax(-0.5 * distances.square(), 1)
 
     def covariances(others: Tensor, means: Tensor) -> Tensor:
         products = (values[:, :, None] * others[:, None]).flatten(1)
@@ -82,7 +83,7 @@ def apply_grid(photo: Tensor, grid: Tensor) -> Tensor:
     """Map the colour of every pixel by the grid, read trilinearly at its place and brightness.
 
     Args:
-        photo: (1, 3, H, W) in [0, 1].
+        photo: (1, 3, H, W) float32 in [0, 1]; H / W is that of what the grid was fitted to.
         grid: from fit_grid.
 
     Returns:
@@ -94,13 +95,14 @@ def apply_grid(photo: Tensor, grid: Tensor) -> Tensor:
     # Every row has a plane of its own, columns by tones: to read planes is fast, and solids not.
     nodes = torch.arange(PLACES, device=photo.device)
     shares = (1 - (y[:, None] * (PLACES - 1) - nodes).abs()).clamp(min=0)
-    where = 2 * torch.stack([x.expand(height, width), rows.mean(1)], 2)[:, None] - 1
     corrected = torch.empty_like(rows)
-    strip = max(1, CHUNK // width)
+    strip = max(1, CHUNK // max(12 * width, grid[0].numel()))
     for first in range(0, height, strip):
-        part = slice(first, first + strip)
-        planes = torch.einsum("hp,pctx->hctx", shares[part], grid)
-        maps = F.grid_sample(planes, where[part], padding_mode="border", align_corners=True)
+        part = rows[first : first + strip]
+        planes = torch.einsum("hp,pctx->hctx", shares[first : first + strip], grid)
+        where = 2 * torch.stack([x.expand(len(part), width), part.mean(1)], 2)[:, None] - 1
+        maps = F.grid_sample(planes, where, padding_mode="border", align_corners=True)
         matrix, offset = maps[:, :, 0].split([9, 3], 1)
-        corrected[part] = (matrix.view(-1, 3, 3, width) * rows[part, None]).sum(2) + offset
+        mapped = (matrix.view(-1, 3, 3, width) * part[:, None]).sum(2) + offset
+        corrected[first : first + strip] = mapped
     return corrected.transpose(0, 1)[None]

@@ -1,6 +1,7 @@
 """The two JSON files that people edit: what each key means, and what it may hold."""
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -33,7 +34,7 @@ LEVEL_LISTS = ("layer_count_of_every_unet", "first_layer_out_channels_of_every_u
 
 def is_inside(path: str, folder: str) -> bool:
     """Whether a path is a folder, or somewhere in it, links followed."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 class ConfigError(ValueError):
@@ -206,7 +207,7 @@ class TrainConfig(Config):
         Relation(
             ("model_save_dir", "train_data_dir", "valid_data_dir"),
             lambda run_dir, *photo_dirs: not any(is_inside(run_dir, each) for each in photo_dirs),
-            "model_save_dir lies outside the folders of photos: no run learns its own",
+            "model_save_dir lies outside the folders of photos, or runs would see their own",
         ),
         Relation(
             ("exposure_shift_share", "exposure_shift_ev"),

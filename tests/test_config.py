@@ -251,6 +251,17 @@ def test_values_that_contradict_each_other_are_refused(changes, message):
         assert f"{key} is {json.dumps(value)}" in faults[0]
 
 
+def test_a_run_inside_a_folder_of_photos_is_found_through_links(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "loop").symlink_to("loop")
+    values = {**TRAIN, "train_data_dir": str(tmp_path / "photos")}
+    faults = faults_of(TrainConfig, {**values, "model_save_dir": str(tmp_path / "link" / "run")})
+    assert "outside the folders of photos" in faults[0]
+    for outside in ("loop", "photos2", "run"):
+        assert TrainConfig(**{**values, "model_save_dir": str(tmp_path / outside)})
+
+
 def test_lists_of_a_wrong_length_are_named_one_by_one():
     faults = faults_of(TrainConfig, {**TRAIN, "laplacian_level_count": 2})
     assert [fault.split()[0] for fault in faults] == [

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import make_batch
 from networks import make_trained, make_untrained, note_runs
 
 import adjust
@@ -8,7 +10,7 @@ import inference
 from bilateral_grid import apply_grid, fit_grid
 from correction import correct
 from model import ExposureCorrectionNet
-from pyramid import gaussian_pyramid
+from pyramid import gaussian_pyramid, pad_for_pyramid
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,20 @@ def test_one_gain_found_at_the_coarsest_level_is_carried_to_every_pixel(size, ma
     np.testing.assert_allclose(corrected, photo * 1.5, atol=1)
 
 
+@pytest.mark.parametrize("shape", [(3, 64, 96), (3, 96, 64), (3, 50, 70)])
+def test_the_coarsest_level_is_carried_on_by_the_grid_where_it_lies(shape):
+    network = make_trained(layer_counts=[1] * 3, first_channels=[8] * 3, has_gain=True)
+    photo = F.interpolate(make_batch(1, 3, 3, 2), shape[1:], mode="bilinear")
+    padded = pad_for_pyramid(photo, 3)
+    with torch.inference_mode():
+        start = gaussian_pyramid(padded, 3)[0]
+        corrected = network.correct_level(0, start)[0].clamp(0, 1)
+    expected = apply_grid(padded, fit_grid(start, corrected))[0].permute(1, 2, 0).clamp(0, 1)
+    array = photo[0].permute(1, 2, 0).contiguous().numpy()
+    made = correct(array, network, self_ensemble=False, restraint=0)
+    np.testing.assert_allclose(made, expected[: shape[1], : shape[2]], atol=1e-5)
+
+
 @pytest.mark.parametrize("finest_level", [1, 2, 3])
 @pytest.mark.parametrize(("toned_from", "share"), [(0, 1), (2, 0.5)])
 def test_what_changes_by_much_is_drawn_to_the_mean_of_toned_versions(
@@ -83,7 +99,7 @@ def test_what_changes_by_much_is_drawn_to_the_mean_of_toned_versions(
         made.append(coarsest(correct(photo, network, finest_level=finest_level, restraint=0)))
     wanted = toned - plain
     drawn = np.sum((made[0] - made[1]) * wanted) / np.sum(wanted**2)
-    assert drawn == pytest.approx(share, rel=0.1)
+    assert drawn == pytest.approx(share * inference.TONED_SHARE, rel=0.1)
 
 
 def test_finer_sub_networks_still_count_where_toned_versions_do(make_photo, monkeypatch):
@@ -94,7 +110,9 @@ def test_finer_sub_networks_still_count_where_toned_versions_do(make_photo, monk
         coarsest = gaussian_pyramid(batch, 2)[0]
         plain, finer = network(batch, self_ensemble=True)
         toned = network.correct_toned(coarsest)
-    grid = fit_grid(plain.clamp(0, 1), toned.clamp(0, 1))
+    plain = plain.clamp(0, 1)
+    toned = plain + inference.TONED_SHARE * (toned.clamp(0, 1) - plain)
+    grid = fit_grid(plain, toned)
     expected = apply_grid(finer.clamp(0, 1), grid)[0].permute(1, 2, 0).clamp(0, 1)
     corrected = correct(photo, network, finest_level=1, restraint=0)
     np.testing.assert_allclose(corrected, expected, atol=1e-5)
@@ -102,6 +120,7 @@ def test_finer_sub_networks_still_count_where_toned_versions_do(make_photo, monk
 
 def test_what_the_network_leaves_alone_is_not_toned_either(make_photo, monkeypatch):
     monkeypatch.setattr(inference, "TONED_FROM", 0)
+    monkeypatch.setattr(inference, "TONED_SHARE", 1)
     network, photo = make_untrained([1, 1], [8, 8], has_gain=True), make_photo(64, 96)
     monkeypatch.setattr(network, "correct_toned", torch.zeros_like)
     assert not correct(photo, network, restraint=0).any()
