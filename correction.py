@@ -82,8 +82,8 @@ def correct(
         use_orig_size: the network sees the photo at its own size, which takes much longer.
         finest_level: of the pyramid, that the network corrects; a bilateral grid carries the
             correction on to finer ones. 1: all of them, as in the paper; None: the coarsest
-            alone, or down to the first with sides of 8 px or more, which leaves no halos along
-            edges and takes least time.
+            alone, or down to the first with sides of 8 px or more, which leaves no wide halos
+            along edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo; where
             it is wrong by much, over darkened and brightened ones, too (not with level_scales).
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
