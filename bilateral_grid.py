@@ -64,12 +64,12 @@ def fit_grid(abnormal: Tensor, corrected: Tensor) -> Tensor:
     )
     distances = torch.cdist(nodes, pixels, compute_mode="donot_use_mm_for_euclid_dist")
     weights = torch.softmax(-0.5 * distances.square(), 1)
+    value_means, target_means = weights @ values, weights @ targets
 
     def covariances(others: Tensor, means: Tensor) -> Tensor:
         products = (values[:, :, None] * others[:, None]).flatten(1)
         return (weights @ products).view(-1, 3, 3) - value_means[:, :, None] * means[:, None]
 
-    value_means, target_means = weights @ values, weights @ targets
     ridge = RIDGE * torch.eye(3, device=device)
     slopes = torch.linalg.solve(
         covariances(values, value_means) + ridge, covariances(targets, target_means)
