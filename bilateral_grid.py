@@ -92,17 +92,52 @@ def apply_grid(photo: Tensor, grid: Tensor) -> Tensor:
     height, width = photo.shape[2:]
     rows = photo[0].transpose(0, 1)
     y, x = ((torch.arange(side, device=photo.device) + 0.5) / side for side in (height, width))
-    # Every row has a plane of its own, columns by tones: to read planes is fast, and solids not.
-    nodes = torch.arange(PLACES, device=photo.device)
-    shares = (1 - (y[:, None] * (PLACES - 1) - nodes).abs()).clamp(min=0)
     corrected = torch.empty_like(rows)
     strip = max(1, CHUNK // max(12 * width, grid[0].numel()))
     for first in range(0, height, strip):
         part = rows[first : first + strip]
-        planes = torch.einsum("hp,pctx->hctx", shares[first : first + strip], grid)
-        where = 2 * torch.stack([x.expand(len(part), width), part.mean(1)], 2)[:, None] - 1
-        maps = F.grid_sample(planes, where, padding_mode="border", align_corners=True)
-        matrix, offset = maps[:, :, 0].split([9, 3], 1)
-        mapped = (matrix.view(-1, 3, 3, width) * part[:, None]).sum(2) + offset
-        corrected[first : first + strip] = mapped
+        where = torch.stack([x.expand(len(part), width), part.mean(1)], 2)
+        corrected[first : first + strip] = map_colours(
+            part, where, read_rows(grid, y[first : first + strip])
+        )
     return corrected.transpose(0, 1)[None]
+
+
+def apply_grid_sparsely(colours: Tensor, x: Tensor, row: Tensor, planes: Tensor) -> Tensor:
+    """Map the colours of some pixels only.
+
+    Args:
+        colours: (3, n) float32 in [0, 1].
+        x: (n,) float32 in [0, 1], from left to right.
+        row: (n,), the index of each one's row in `planes`.
+        planes: (r, 12, TONES, PLACES), from read_rows.
+
+    Returns:
+        (3, n), not clipped.
+    """
+    # All planes lie one below the other in one, which is read faster than a solid.
+    stacked = planes.transpose(0, 1).reshape(1, 12, -1, PLACES)
+    y = (row * TONES + colours.mean(0) * (TONES - 1)) / (stacked.shape[2] - 1)
+    return map_colours(colours[None], torch.stack([x, y], 1)[None], stacked)[0]
+
+
+def map_colours(colours: Tensor, where: Tensor, planes: Tensor) -> Tensor:
+    """Map colours, (r, 3, n), by the maps read at `where`, (r, n, 2), in planes, (r, 12, t, p)."""
+    maps = F.grid_sample(planes, 2 * where[:, None] - 1, padding_mode="border", align_corners=True)
+    matrix, offset = maps[:, :, 0].split([9, 3], 1)
+    return (matrix.unflatten(1, (3, 3)) * colours[:, None]).sum(2) + offset
+
+
+def read_rows(grid: Tensor, y: Tensor) -> Tensor:
+    """Interpolate the grid at rows of a photo: to read a plane of each is fast, and solids not.
+
+    Args:
+        grid: from fit_grid.
+        y: (r,) in [0, 1], from top to bottom.
+
+    Returns:
+        (r, 12, TONES, PLACES).
+    """
+    nodes = torch.arange(PLACES, device=grid.device)
+    shares = (1 - (y[:, None] * (PLACES - 1) - nodes).abs()).clamp(min=0)
+    return torch.einsum("hp,pctx->hctx", shares, grid)

@@ -19,13 +19,14 @@ import adjust
 from checkpoint import load_weights
 from compare import save_comparison, show_window
 from config import PredictConfig
+from edges import mend_edges
 from folder import comparison_path
 from inference import run_network
 from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
 from photo import load_photo, naming, save_photo
 from photo_formats import PhotoError
-from upsample import WHITE, apply_gains, fit_gains, upsample_correction
+from upsample import WHITE, to_pixels, upsample_correction
 
 # A thread corrects a whole photo; more of them would need much memory and gain little.
 MAX_THREADS = 4
@@ -120,9 +121,12 @@ def correct(
         corrected = adjust.fuse(abnormal, corrected)
     if stretch:
         corrected = adjust.stretch_contrast(corrected)
-    if alpha is not None:  # even at its own size, the photo differs from what the network saw
-        return apply_gains(photo, fit_gains(abnormal, corrected))
-    return upsample_correction(photo, abnormal, corrected)
+    if alpha is None and photo.shape == corrected.shape:
+        return to_pixels(corrected * WHITE[photo.dtype], photo.dtype)
+    # What alpha hides differs from what the network saw, even where the photo is of its size.
+    carried = upsample_correction(photo, abnormal, corrected)
+    mend_edges(carried, photo, abnormal, corrected)
+    return carried
 
 
 def check_pixels(name: str, pixels: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -22,9 +22,6 @@ WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float3
 
 # The variance below which a whole photo is flat, and tells no gain.
 FLAT_VARIANCE = np.float32(1e-5)
-# The variance in a window, of grey in [0, 1], at which half of a pixel's own offset is smoothed.
-# Black against white has 0.25, foliage around 0.01.
-EDGE_VARIANCE = 0.06
 
 
 def upsample_correction(
@@ -44,16 +41,13 @@ def upsample_correction(
         epsilon: see fit_gains.
 
     Returns:
-        The corrected photo, of the shape and type of `photo`, rounded and clipped. A photo of
-        the small size gives `small_corrected` itself.
+        The corrected photo, of the shape and type of `photo`, rounded and clipped.
 
     Raises:
         ValueError: a shape, a type, the radius or epsilon is not as above.
     """
     _check_image("photo", photo, WHITE)
     _check_small_pair(small_abnormal, small_corrected)
-    if photo.shape == small_corrected.shape:
-        return _to_pixels(small_corrected * WHITE[photo.dtype], photo.dtype)
     return apply_gains(photo, fit_gains(small_abnormal, small_corrected, radius, epsilon))
 
 
@@ -71,9 +65,8 @@ def fit_gains(
     - What is regressed is the change that a gain of the whole photo leaves unexplained. So flat
       windows, which say nothing about detail, fall back on that gain and not on zero, and a
       correction that is one gain and offset is reproduced exactly.
-    - The offset makes every small pixel come out as the network corrected it, so that only finer
-      detail rests on the fit. It is averaged towards strong edges alone: pixels that mix both
-      sides would spread their offset as a halo.
+    - The offset is not averaged: it makes every small pixel come out as the network corrected
+      it, so that only finer detail rests on the fit.
 
     Args:
         small_abnormal: (h, w, 3) float32 in [0, 1].
@@ -111,12 +104,7 @@ def fit_gains(
     covariance = window_mean(abnormal * unexplained) - mean * window_mean(unexplained)
     variance = window_mean(abnormal * abnormal) - mean * mean
     gain = whole + window_mean(covariance / (variance + np.float32(epsilon)))
-    offset = corrected - gain * abnormal
-    grey = cv2.transform(abnormal, np.full((1, 3), 1 / 3, np.float32))
-    grey_variance = (window_mean(grey * grey) - window_mean(grey) ** 2)[..., None]
-    edge_share = grey_variance / (grey_variance + np.float32(EDGE_VARIANCE))
-    offset += (window_mean(offset) - offset) * edge_share
-    return np.stack([gain, offset])
+    return np.stack([gain, corrected - gain * abnormal])
 
 
 def apply_gains(photo: np.ndarray, gains: np.ndarray, strip_height: int = 8) -> np.ndarray:
@@ -169,14 +157,14 @@ def apply_gains(photo: np.ndarray, gains: np.ndarray, strip_height: int = 8) -> 
                 continue
             gain, total = steps[:, index] * share[rows] + fits[:, index]
             cv2.accumulateProduct(photo[rows].astype(np.float32, order="C"), gain, total)
-            corrected[rows] = _to_pixels(total, photo.dtype)
+            corrected[rows] = to_pixels(total, photo.dtype)
 
     with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
         list(pool.map(correct_strip, range(0, small_height, strip_height)))
     return corrected
 
 
-def _to_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def to_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Clip values on the scale of `dtype` to it; round them if it holds integers."""
     if dtype == np.float32:
         return values.clip(0, 1)

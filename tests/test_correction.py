@@ -85,6 +85,25 @@ def test_correct_refuses_options_out_of_range(doubling, option, value, allowed):
         correct(np.zeros((6, 4, 3), np.uint8), doubling, **{option: value})
 
 
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_photos_of_the_network_size_come_out_as_the_network_has_them(monkeypatch, dtype, white):
+    seen = np.random.default_rng(0).random((30, 40, 3), np.float32)
+    monkeypatch.setattr(correction, "run_network", lambda *_: seen)
+    corrected = correction.correct(np.zeros((30, 40, 3), dtype), None)
+    assert corrected.dtype == dtype
+    assert np.array_equal(corrected, np.rint(seen * white))
+
+
+def test_letters_at_full_size_leave_no_smudges_around_them(monkeypatch):
+    photo = np.full((240, 320, 3), 255, np.uint8)
+    for left in range(40, 200, 13):
+        photo[40:200, left : left + 3] = 30
+    monkeypatch.setattr(correction, "run_network", lambda picture, *_: 0.8 * picture**5)
+    for alpha in (None, np.full((240, 320), 255, np.uint8)):
+        corrected = correction.correct(photo, None, (30, 40), alpha=alpha)
+        assert np.ptp(corrected[photo == 255]) < 12
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 2), (33, 65)])
 @pytest.mark.parametrize("use_orig_size", [False, True])
 def test_photos_of_any_size_are_corrected(doubling, make_photo, size, use_orig_size):
