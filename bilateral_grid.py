@@ -124,8 +124,10 @@ def apply_grid_sparsely(colours: Tensor, x: Tensor, row: Tensor, planes: Tensor)
 def map_colours(colours: Tensor, where: Tensor, planes: Tensor) -> Tensor:
     """Map colours, (r, 3, n), by the maps read at `where`, (r, n, 2), in planes, (r, 12, t, p)."""
     maps = F.grid_sample(planes, 2 * where[:, None] - 1, padding_mode="border", align_corners=True)
-    matrix, offset = maps[:, :, 0].split([9, 3], 1)
-    return (matrix.unflatten(1, (3, 3)) * colours[:, None]).sum(2) + offset
+    matrix, mapped = maps[:, :, 0].split([9, 3], 1)
+    for channel in range(3):  # which is faster than a sum of products
+        mapped.addcmul_(matrix[:, channel::3], colours[:, channel, None])
+    return mapped
 
 
 def read_rows(grid: Tensor, y: Tensor) -> Tensor:
