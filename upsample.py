@@ -5,7 +5,8 @@ abnormal values into the corrected ones: the guided filter (He, Sun and Tang, "G
 Filtering", 2013) with every channel as its own guide, fitted small and applied large as in the
 "Fast Guided Filter" (He and Sun 2015). It changes exposure and colour, and keeps the detail of
 every pixel. A colour guide, with a 3x3 matrix per pixel, was measured to come no closer to the
-network at full size at twice the cost, a bilateral grid less close (docs/experiments.md).
+network at full size at twice the cost, a bilateral grid less close (docs/experiments.md). What
+looks unlike its window is left to edges.py.
 
 Few calls do the heavy work on many rows each, in a thread pool: Python's threads wait for each
 other between calls, and torch's operators wait for all their threads at the end of each.
