@@ -1,7 +1,9 @@
 """The two JSON files that people edit: what each key means, and what it may hold."""
 
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -35,6 +37,12 @@ LEVEL_LISTS = ("layer_count_of_every_unet", "first_layer_out_channels_of_every_u
 def is_inside(path: str, folder: str) -> bool:
     """Whether a path is a folder, or somewhere in it, links followed."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def is_rising_from_one(epochs: Sequence[int | None]) -> bool:
+    """Whether epochs start with 1 and never fall, None counting as later than all others."""
+    ranks = [math.inf if epoch is None else epoch for epoch in epochs]
+    return ranks[0] == 1 and ranks == sorted(ranks)
 
 
 class ConfigError(ValueError):
@@ -124,8 +132,11 @@ class TrainConfig(Config):
     seed: int = optional(whole(0, 2**32 - 1), 0)
     # weights to start from; "": from scratch
     pretrained_model: str = optional(text(can_be_empty=True), "")
-    # epoch (from 1) from which each level is trained, coarsest first; None: all from the first
-    begin_use_level_epoch: tuple[int, ...] | None = optional(or_null(list_of(whole(1))), None)
+    # epoch (from 1) from which each level is trained, coarsest first, None in it: never; None: all
+    # from the first
+    begin_use_level_epoch: tuple[int | None, ...] | None = optional(
+        or_null(list_of(or_null(whole(1)))), None
+    )
     # range of exposure shifts in linear light, in stops; one number x: (-x, x)
     exposure_shift_ev: tuple[float, float] = optional(
         either(
@@ -186,13 +197,17 @@ class TrainConfig(Config):
         not_above("discriminator_final_lr", "discriminator_init_lr"),
         Relation(
             ("begin_use_level_epoch",),
-            lambda epochs: not epochs or (epochs[0] == 1 and list(epochs) == sorted(epochs)),
-            "begin_use_level_epoch starts with 1 and never falls, such as [1, 1, 10, 20]",
+            lambda epochs: not epochs or is_rising_from_one(epochs),
+            "begin_use_level_epoch starts with 1 and never falls, such as [1, 1, 10, 20], with "
+            "null for the levels that are never trained, all at its end",
         ),
         Relation(
             ("begin_use_level_epoch", "epochs"),
-            lambda begin_epochs, epochs: not begin_epochs or begin_epochs[-1] <= epochs,
-            "every level begins by the last epoch; begin_use_level_epoch moves with epochs",
+            lambda begin_epochs, epochs: all(
+                (begin or 1) <= epochs for begin in begin_epochs or ()
+            ),
+            "every level begins by the last epoch, or never (null); begin_use_level_epoch moves "
+            "with epochs",
         ),
         Relation(
             ("image_size", "laplacian_level_count"),

@@ -29,7 +29,7 @@ def count_active_levels(config: TrainConfig, epoch: int) -> int:
     """How many of the coarsest sub-networks are trained in an epoch (from 1)."""
     if config.begin_use_level_epoch is None:
         return config.laplacian_level_count
-    return sum(begin <= epoch for begin in config.begin_use_level_epoch)
+    return sum(begin is not None and begin <= epoch for begin in config.begin_use_level_epoch)
 
 
 def count_epoch_photos(photo_count: int) -> int:

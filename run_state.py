@@ -184,7 +184,8 @@ def set_rates(optimizers: Optimizers, config: TrainConfig, epochs_done: float) -
     groups = optimizers.generator.param_groups
     begin_epochs = config.begin_use_level_epoch or [1] * len(groups)
     for group, begin_epoch in zip(groups, begin_epochs, strict=True):
-        group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch)
+        if begin_epoch is not None:
+            group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch)
     for group in optimizers.discriminator.param_groups:
         group["lr"] = rate(
             config.discriminator_init_lr,

@@ -16,6 +16,9 @@ def test_stages_are_counted_and_sized_from_the_coarsest(train_settings):
     sizes = [stage_image_size(config, count) for count in (1, 2, 3, 4)]
     assert sizes == [(128, 96), (256, 192), (512, 384), (512, 384)]
     assert count_active_levels(TrainConfig(**(train_settings | levels)), 1) == 4
+    never = {"begin_use_level_epoch": [1, 2, None, None], "epochs": 2}
+    config = TrainConfig(**(train_settings | levels | never))
+    assert [count_active_levels(config, epoch) for epoch in (1, 2)] == [1, 2]
 
 
 def test_photos_come_in_two_versions_until_finer_levels_join(train_settings):

@@ -214,6 +214,16 @@ def test_best_weights_are_those_of_the_best_epoch_at_their_photo_size(
     assert winners == saved
 
 
+def test_levels_that_never_begin_stay_as_they_were(run_train, tmp_path):
+    assert run_train(epochs=2, begin_use_level_epoch=[1, None]) == 0
+    weights = load_weights(tmp_path / "run" / "best.pth").state_dict()
+    coarse, fine = (weights[f"sub_networks.{index}.head.weight"] for index in (0, 1))
+    assert coarse.abs().max() > 0
+    assert fine.abs().max() == 0
+    epochs = [record["active_levels"] for record in records_of(tmp_path / "run")]
+    assert epochs == [1, 1]
+
+
 def test_doing_nothing_does_not_win_by_its_score_on_photos_that_are_right(
     run_train, script_scores, tmp_path
 ):
