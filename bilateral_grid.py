@@ -7,6 +7,7 @@ mapped as those of its own brightness are. Gains that are enlarged from a coarse
 pixels mix both sides of an edge, spread light over edges instead.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -110,7 +111,7 @@ def apply_grid_sparsely(colours: Tensor, x: Tensor, row: Tensor, planes: Tensor)
         colours: (3, n) float32 in [0, 1].
         x: (n,) float32 in [0, 1], from left to right.
         row: (n,), the index of each one's row in `planes`.
-        planes: (r, 12, TONES, PLACES), from read_rows.
+        planes: (r, 12, TONES, PLACES), from read_rows. Of r rows, tones are resolved to r / 10^6.
 
     Returns:
         (3, n), not clipped.
@@ -122,7 +123,16 @@ def apply_grid_sparsely(colours: Tensor, x: Tensor, row: Tensor, planes: Tensor)
 
 
 def map_colours(colours: Tensor, where: Tensor, planes: Tensor) -> Tensor:
-    """Map colours, (r, 3, n), by the maps read at `where`, (r, n, 2), in planes, (r, 12, t, p)."""
+    """Map colours by what is read in planes; works in place, so it has no gradient.
+
+    Args:
+        colours: (r, 3, n) float32 in [0, 1].
+        where: (r, n, 2) float32 in [0, 1], places from left to right and from top to bottom.
+        planes: (r, 12, t, p).
+
+    Returns:
+        (r, 3, n), not clipped.
+    """
     maps = F.grid_sample(planes, 2 * where[:, None] - 1, padding_mode="border", align_corners=True)
     matrix, mapped = maps[:, :, 0].split([9, 3], 1)
     for channel in range(3):  # which is faster than a sum of products
@@ -143,3 +153,8 @@ def read_rows(grid: Tensor, y: Tensor) -> Tensor:
     nodes = torch.arange(PLACES, device=grid.device)
     shares = (1 - (y[:, None] * (PLACES - 1) - nodes).abs()).clamp(min=0)
     return torch.einsum("hp,pctx->hctx", shares, grid)
+
+
+def to_batch(picture: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Map (H, W, 3) float32 to (1, 3, H, W), on a device."""
+    return torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].contiguous()

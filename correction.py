@@ -71,7 +71,9 @@ def correct(
     """Correct the exposure of one photo.
 
     The network sees the photo fitted into `image_size`; what it changes is then carried to full
-    size by local gains and offsets, which keep every pixel's detail.
+    size by local gains and offsets, which keep every pixel's detail, and by a bilateral grid
+    where a pixel is unlike its surroundings; not so where finer levels are the network's, whose
+    soft edges no grid has.
 
     Args:
         photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
@@ -125,7 +127,8 @@ def correct(
         return to_pixels(corrected * WHITE[photo.dtype], photo.dtype)
     # What alpha hides differs from what the network saw, even where the photo is of its size.
     carried = upsample_correction(photo, abnormal, corrected)
-    mend_edges(carried, photo, abnormal, corrected)
+    if level_scales is None and finest_level in (None, model.level_count):
+        mend_edges(carried, photo, abnormal, corrected)
     return carried
 
 

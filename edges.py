@@ -4,7 +4,10 @@ The gains and offsets of guided upsampling hold for what looks like the window o
 that they were fitted in. A window across an edge suits neither side, and one around letters not
 the paper between them: rims and smudges are left. Those pixels are mapped by a bilateral grid
 instead, by their own place and brightness. For all pixels it would take several times as long,
-and lose what the correction does to one small place.
+and lose what the correction does to one small place. It is for corrections that such a grid made
+at the small size, too: what finer levels of the network make of edges, no grid tells.
+
+torch reads grids fast, but one picture in one thread; so each thread has strips of its own.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -13,48 +16,44 @@ import cv2
 import numpy as np
 import torch
 
-from bilateral_grid import apply_grid, apply_grid_sparsely, fit_grid, read_rows
-from upsample import WHITE
+from bilateral_grid import apply_grid, apply_grid_sparsely, fit_grid, read_rows, to_batch
+from upsample import RADIUS, WHITE
 
 # Differences of luma, white = 1, up to which gains and offsets hold, and from which the grid does.
 LIKE, UNLIKE = 0.05, 0.08
 # px of the photo that a thread works on at once: many calls are slow, and so are large arrays.
-STRIP = 2**19
+STRIP = 2**17
 
 
-@torch.inference_mode()
 def mend_edges(
     corrected: np.ndarray,
     photo: np.ndarray,
     small_abnormal: np.ndarray,
     small_corrected: np.ndarray,
-    radius: int = 2,
 ) -> None:
     """Correct anew, in place, the pixels that are unlike the mean around them in the small photo.
 
     What the grid, fitted to the small photos, leaves unexplained there is added, as the mean over
-    the same window.
+    the same window. Beyond the photos this needs a value of luma for every pixel, and some 200
+    bytes for every one that a thread corrects at once.
 
     Args:
         corrected: (H, W, 3), C-contiguous, of the type of `photo`, from upsample_correction.
         photo: (H, W, 3) uint8, uint16 or float32 in [0, 1]; sRGB.
         small_abnormal: (h, w, 3) float32 in [0, 1]; the whole photo, scaled down.
         small_corrected: (h, w, 3) float32 in [0, 1]; what the network made of it.
-        radius: px of the small photos; windows measure 2 * radius + 1.
     """
+    assert corrected.flags.c_contiguous  # or its strips would be copies
     white = np.float32(WHITE[photo.dtype])
     height, width = photo.shape[:2]
     small_height, small_width = small_abnormal.shape[:2]
-    window = (2 * radius + 1, 2 * radius + 1)
+    window = (2 * RADIUS + 1, 2 * RADIUS + 1)
 
     luma_around = cv2.blur(cv2.cvtColor(small_abnormal, cv2.COLOR_RGB2GRAY), window) * white
     if photo.dtype != np.float32:
         luma_around = np.rint(luma_around).astype(photo.dtype)
     luma_around = cv2.resize(luma_around, (width, height), interpolation=cv2.INTER_LINEAR)
-    abnormal, target = (
-        torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
-        for image in (small_abnormal, small_corrected)
-    )
+    abnormal, target = to_batch(small_abnormal), to_batch(small_corrected)
     grid = fit_grid(abnormal, target)
     rest = target - apply_grid(abnormal, grid).clamp(0, 1)
     rest = cv2.blur(rest[0].permute(1, 2, 0).numpy(), window).reshape(-1, 3)
@@ -64,7 +63,6 @@ def mend_edges(
     rest_columns = np.arange(width) * small_width // width
     strip_height = max(1, STRIP // max(width, grid[0].numel()))
 
-    @torch.inference_mode()  # each thread has its own
     def mend_strip(first: int) -> None:
         rows = slice(first, first + strip_height)
         pixels, results = photo[rows], corrected[rows].reshape(-1, 3)

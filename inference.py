@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import adjust
-from bilateral_grid import apply_grid, fit_grid
+from bilateral_grid import apply_grid, fit_grid, to_batch
 from model import ExposureCorrectionNet
 from pyramid import gaussian_pyramid, pad_for_pyramid
 
@@ -42,7 +42,7 @@ def run_network(
             finest_level -= 1
     if not 1 <= finest_level <= model.level_count:
         raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
-    padded = pad_for_pyramid(to_batch(abnormal, model), model.level_count)
+    padded = pad_for_pyramid(to_batch(abnormal, device_of(model)), model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
     active_count = model.level_count - finest_level + 1
     seen = levels[min(active_count, model.level_count - 1)]  # one level finer than what it corrects
@@ -56,7 +56,8 @@ def run_network(
         corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
     corrected = adjust.blend(start, corrected, strength)
     if finest_level > 1:
-        grid = fit_grid(to_batch(start, model), to_batch(corrected, model))
+        device = device_of(model)
+        grid = fit_grid(to_batch(start, device), to_batch(corrected, device))
         corrected = to_picture(apply_grid(padded, grid))
     return np.ascontiguousarray(corrected[:height, :width])
 
@@ -83,14 +84,13 @@ def draw_to_toned(
     toned = adjust.blend(start, to_picture(model.correct_toned(coarsest)), share)
     if corrected.shape == toned.shape:
         return toned
-    grid = fit_grid(to_batch(start, model), to_batch(toned, model))
-    return to_picture(apply_grid(to_batch(corrected, model), grid))
+    device = device_of(model)
+    grid = fit_grid(to_batch(start, device), to_batch(toned, device))
+    return to_picture(apply_grid(to_batch(corrected, device), grid))
 
 
-def to_batch(picture: np.ndarray, model: ExposureCorrectionNet) -> Tensor:
-    """Map (H, W, 3) float32 to (1, 3, H, W), where the network is."""
-    device = next(model.parameters()).device
-    return torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].contiguous()
+def device_of(model: ExposureCorrectionNet) -> torch.device:
+    return next(model.parameters()).device
 
 
 def to_picture(batch: Tensor) -> np.ndarray:

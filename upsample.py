@@ -21,6 +21,8 @@ import numpy as np
 # The value of white in each type that a photo's pixels may have.
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 
+# px of the small photos: windows that gains are fitted in measure 2 * RADIUS + 1.
+RADIUS = 2
 # The variance below which a whole photo is flat, and tells no gain.
 FLAT_VARIANCE = np.float32(1e-5)
 
@@ -29,7 +31,7 @@ def upsample_correction(
     photo: np.ndarray,
     small_abnormal: np.ndarray,
     small_corrected: np.ndarray,
-    radius: int = 2,
+    radius: int = RADIUS,
     epsilon: float = 1e-5,
 ) -> np.ndarray:
     """Correct a photo of any size as its small copy was corrected.
@@ -55,7 +57,7 @@ def upsample_correction(
 def fit_gains(
     small_abnormal: np.ndarray,
     small_corrected: np.ndarray,
-    radius: int = 2,
+    radius: int = RADIUS,
     epsilon: float = 1e-5,
 ) -> np.ndarray:
     """Fit the gain and the offset of every channel around every pixel of the small photos.

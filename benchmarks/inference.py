@@ -23,9 +23,10 @@ import cv2
 import numpy as np
 import torch
 
+from bilateral_grid import to_batch
 from config import PredictConfig
 from correction import correct, correct_file, correct_files, load_model
-from inference import run_network, to_batch
+from inference import device_of, run_network
 from photo import load_photo, save_photo
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +61,7 @@ def decode_encode(path: Path, output: Path, model: torch.nn.Module) -> None:
 @torch.inference_mode()
 def run_all_levels(picture: np.ndarray, model: torch.nn.Module) -> None:
     """Pass (H, W, 3) float32 through the network alone, nothing toned or carried on."""
-    model(to_batch(picture, model), self_ensemble=True)
+    model(to_batch(picture, device_of(model)), self_ensemble=True)
 
 
 def network_pass(path: Path, output: Path, model: torch.nn.Module) -> None:

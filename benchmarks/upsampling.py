@@ -1,4 +1,4 @@
-"""What guided upsampling costs in quality: python -m benchmarks.upsampling --pairs CSV
+"""What carrying to full size costs in quality: python -m benchmarks.upsampling --pairs CSV
 
 For each group of pairs: PSNR of what all levels make of the photo at 512 px, carried to its own
 size, against what they make of it at that size; and PSNR of the default correction against the
@@ -22,9 +22,9 @@ from scores import LONG_SIDE, load_picture
 from utils import capped_psnr
 
 COLUMNS = (
-    "guided / network at own size",
+    "carried / network at own size",
     "at 512 px / reference",
-    "guided / reference at own size",
+    "carried / reference at own size",
     "network / reference at own size",
 )
 
@@ -46,26 +46,26 @@ def main() -> None:
         reference = to_8_bit(load_photo(pair.reference).pixels)
         if reference.shape != photo.shape:
             reference = cv2.resize(reference, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
-        guided = correct(photo, model, (LONG_SIDE, LONG_SIDE))
+        carried = correct(photo, model, (LONG_SIDE, LONG_SIDE))
         group = scores[pair.group]
         small = load_picture(pair.input)
         at_512 = correct(small, model, (LONG_SIDE, LONG_SIDE))
         group[COLUMNS[1]].append(capped_psnr(at_512, load_picture(pair.reference, small.shape[:2])))
-        group[COLUMNS[2]].append(capped_psnr(guided, reference))
+        group[COLUMNS[2]].append(capped_psnr(carried, reference))
         at_own_size = correct(photo, model, use_orig_size=True, finest_level=1)
         if max(photo.shape) > LONG_SIDE:
             all_levels = correct(photo, model, (LONG_SIDE, LONG_SIDE), finest_level=1)
             group[COLUMNS[0]].append(capped_psnr(all_levels, at_own_size))
         group[COLUMNS[3]].append(capped_psnr(at_own_size, reference))
 
-    print(f"{'PSNR in dB':<14}", *(f"{column:>33}" for column in COLUMNS))
+    print(f"{'PSNR in dB':<14}", *(f"{column:>34}" for column in COLUMNS))
     rows = {
         name: [np.mean(group[column]) if group[column] else np.nan for column in COLUMNS]
         for name, group in scores.items()
     }
     rows["mean"] = np.nanmean(list(rows.values()), axis=0)
     for name, values in rows.items():
-        print(f"{name:<14}", *(f"{value:33.2f}" for value in values))
+        print(f"{name:<14}", *(f"{value:34.2f}" for value in values))
 
 
 if __name__ == "__main__":

@@ -85,23 +85,37 @@ def test_correct_refuses_options_out_of_range(doubling, option, value, allowed):
         correct(np.zeros((6, 4, 3), np.uint8), doubling, **{option: value})
 
 
+NETWORK = SimpleNamespace(level_count=4)
+
+
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
 def test_photos_of_the_network_size_come_out_as_the_network_has_them(monkeypatch, dtype, white):
-    seen = np.random.default_rng(0).random((30, 40, 3), np.float32)
+    rng = np.random.default_rng(0)
+    seen = rng.random((30, 40, 3), np.float32)
     monkeypatch.setattr(correction, "run_network", lambda *_: seen)
-    corrected = correction.correct(np.zeros((30, 40, 3), dtype), None)
+    photo = rng.integers(0, white + 1, (30, 40, 3), dtype=dtype)
+    corrected = correction.correct(photo, NETWORK)
     assert corrected.dtype == dtype
     assert np.array_equal(corrected, np.rint(seen * white))
 
 
-def test_letters_at_full_size_leave_no_smudges_around_them(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "is_even"),
+    [
+        ({}, True),
+        ({"alpha": np.full((240, 320), 255, np.uint8)}, True),
+        ({"finest_level": 4}, True),
+        ({"finest_level": 1}, False),  # the network's edges are its own
+        ({"level_scales": [1, 1, 1, 1]}, False),
+    ],
+)
+def test_letters_at_full_size_leave_no_smudges_around_them(monkeypatch, options, is_even):
     photo = np.full((240, 320, 3), 255, np.uint8)
     for left in range(40, 200, 13):
         photo[40:200, left : left + 3] = 30
     monkeypatch.setattr(correction, "run_network", lambda picture, *_: 0.8 * picture**5)
-    for alpha in (None, np.full((240, 320), 255, np.uint8)):
-        corrected = correction.correct(photo, None, (30, 40), alpha=alpha)
-        assert np.ptp(corrected[photo == 255]) < 12
+    corrected = correction.correct(photo, NETWORK, (30, 40), **options)
+    assert (np.ptp(corrected[photo == 255]) < 12) == is_even
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 2), (33, 65)])
