@@ -21,8 +21,9 @@ from upsample import RADIUS, WHITE
 
 # Differences of luma, white = 1, up to which gains and offsets hold, and from which the grid does.
 LIKE, UNLIKE = 0.05, 0.08
-# px of the photo that a thread works on at once: many calls are slow, and so are large arrays.
-STRIP = 2**17
+# px of the photo that a thread looks at, and of those that it corrects, at once: Python's threads
+# wait for each other between calls, but arrays take memory.
+STRIP, AT_ONCE = 2**19, 2**16
 
 
 def mend_edges(
@@ -65,19 +66,24 @@ def mend_edges(
 
     def mend_strip(first: int) -> None:
         rows = slice(first, first + strip_height)
-        pixels, results = photo[rows], corrected[rows].reshape(-1, 3)
-        luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        luma = cv2.cvtColor(photo[rows], cv2.COLOR_RGB2GRAY)
         distance = cv2.absdiff(luma, luma_around[rows]).reshape(-1)
         where = np.flatnonzero(distance > np.asarray(LIKE * white, photo.dtype))
+        for start in range(0, len(where), AT_ONCE):
+            part = where[start : start + AT_ONCE]
+            mend_pixels(rows, part, distance.take(part))
+
+    def mend_pixels(rows: slice, where: np.ndarray, distance: np.ndarray) -> None:
         row, column = np.divmod(where.astype(np.int32), np.int32(width))
-        colours = pixels.reshape(-1, 3).take(where, 0).T.astype(np.float32, order="C") / white
+        colours = photo[rows].reshape(-1, 3).take(where, 0).T.astype(np.float32, order="C") / white
         mapped = apply_grid_sparsely(
             torch.from_numpy(colours), x[column], torch.from_numpy(row), read_rows(grid, y[rows])
         )
         mapped = mapped.clamp(0, 1).T.numpy()
         mapped = mapped + rest.take(rest_rows[rows][row] + rest_columns[column], 0)
 
-        share = (distance.take(where) / white - np.float32(LIKE)) / np.float32(UNLIKE - LIKE)
+        share = (distance / white - np.float32(LIKE)) / np.float32(UNLIKE - LIKE)
+        results = corrected[rows].reshape(-1, 3)
         values = results.take(where, 0).astype(np.float32)
         values += (mapped * white - values) * share.clip(max=1)[:, None]
         if photo.dtype != np.float32:

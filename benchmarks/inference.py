@@ -1,7 +1,8 @@
 """Time and memory of predict.py beside its parts, all in one run: python -m benchmarks.inference
 
 Each part runs in a process of its own, whose peak memory counts from where it stands with the
-libraries and the network loaded. Times are the best of several repetitions. Of 12 megapixels, a
+libraries and the network loaded. The photo is a dim room with grain; part c1 is a page of fine
+print, which takes longest. Times are the best of several repetitions. Of 12 megapixels, a
 folder of photos stands beside the parts of one; at the end, `correct` on 512 x 512 px beside the
 network's pass alone, and what it takes to start. A pass is one of all levels, the coarsest on four
 mirror images. Part b1 is all that `correct` needs of the network by default: the coarsest level
@@ -53,6 +54,15 @@ def make_photo(path: Path, megapixels: float) -> None:
     cv2.imwrite(str(path), photo.round().astype(np.uint8)[:, :, ::-1])
 
 
+def make_page(path: Path, megapixels: float) -> None:
+    """Write a JPEG of 3:2, over-exposed fine print: nearly all of it is unlike its surroundings."""
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    page = np.full((height, round(height * 1.5), 3), 255, np.uint8)
+    for bottom in range(60, height, 40):
+        cv2.putText(page, "the quick brown fox " * 20, (40, bottom), 0, 1, (90, 80, 80), 2)
+    cv2.imwrite(str(path), page)
+
+
 def decode_encode(path: Path, output: Path, model: torch.nn.Module) -> None:
     photo = load_photo(path)
     save_photo(photo, photo.pixels, output)
@@ -85,6 +95,7 @@ PARTS: dict[str, Callable[[Path, Path, torch.nn.Module], None]] = {
     "b  network, 512 px": network_pass,
     "b1 coarsest level": coarsest_pass,
     "c  whole predict": whole_predict,
+    "c1 same, fine print": whole_predict,
     "d  network, own size": network_at_own_size,
 }
 
@@ -161,16 +172,18 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         for megapixels in options.megapixels:
-            path = Path(folder) / f"{megapixels:g}.jpg"
+            path, page = (Path(folder) / f"{name}{megapixels:g}.jpg" for name in ("", "page"))
             with context.Pool(1) as pool:  # its memory would count as its children's
                 pool.apply(make_photo, (path, megapixels))
+                pool.apply(make_page, (page, megapixels))
             results = {}
             for part in PARTS:
                 if part.startswith("d") and megapixels > options.own_size_up_to:
                     continue
                 with context.Pool(1) as pool:
                     repetitions = 1 if part.startswith("d") else options.repetitions
-                    results[part] = pool.apply(measure, (part, path, repetitions))
+                    source = page if part.startswith("c1") else path
+                    results[part] = pool.apply(measure, (part, source, repetitions))
             whole = results["c  whole predict"][0]
             for part, (wall, cpu, peak) in results.items():
                 ratio = f"{whole / wall:10.2f}"
