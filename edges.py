@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bilateral_grid import apply_grid, apply_grid_sparsely, fit_grid, read_rows, to_batch
-from upsample import RADIUS, WHITE
+from upsample import RADIUS, WHITE, to_pixels
 
 # Differences of luma, white = 1, up to which gains and offsets hold, and from which the grid does.
 LIKE, UNLIKE = 0.05, 0.08
@@ -50,9 +50,8 @@ def mend_edges(
     small_height, small_width = small_abnormal.shape[:2]
     window = (2 * RADIUS + 1, 2 * RADIUS + 1)
 
-    luma_around = cv2.blur(cv2.cvtColor(small_abnormal, cv2.COLOR_RGB2GRAY), window) * white
-    if photo.dtype != np.float32:
-        luma_around = np.rint(luma_around).astype(photo.dtype)
+    luma_around = cv2.blur(cv2.cvtColor(small_abnormal, cv2.COLOR_RGB2GRAY), window)
+    luma_around = to_pixels(luma_around * white, photo.dtype)
     luma_around = cv2.resize(luma_around, (width, height), interpolation=cv2.INTER_LINEAR)
     abnormal, target = to_batch(small_abnormal), to_batch(small_corrected)
     grid = fit_grid(abnormal, target)
@@ -86,9 +85,7 @@ def mend_edges(
         results = corrected[rows].reshape(-1, 3)
         values = results.take(where, 0).astype(np.float32)
         values += (mapped * white - values) * share.clip(max=1)[:, None]
-        if photo.dtype != np.float32:
-            values = np.rint(values, out=values)
-        results[where] = values.clip(0, white).astype(photo.dtype)
+        results[where] = to_pixels(values, photo.dtype)
 
     with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
         list(pool.map(mend_strip, range(0, height, strip_height)))
