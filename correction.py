@@ -21,10 +21,10 @@ from compare import save_comparison, show_window
 from config import PredictConfig
 from edges import mend_edges
 from folder import comparison_path
-from inference import run_network
+from inference import choose_finest_level, run_network
 from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
-from photo import load_photo, naming, save_photo
+from photo import load_photo, naming, one_line, save_photo
 from photo_formats import PhotoError
 from upsample import WHITE, to_pixels, upsample_correction
 
@@ -72,8 +72,8 @@ def correct(
 
     The network sees the photo fitted into `image_size`; what it changes is then carried to full
     size by local gains and offsets, which keep every pixel's detail, and by a bilateral grid
-    where a pixel is unlike its surroundings; not so where finer levels are the network's, whose
-    soft edges no grid has.
+    where a pixel is unlike its surroundings; not so where finer levels are the network's, or
+    `fuse` is on, which leave soft edges that no grid has.
 
     Args:
         photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
@@ -111,11 +111,14 @@ def correct(
     for name, value, most in (("restraint", restraint, 1), ("strength", strength, 2)):
         if not 0 <= value <= most:
             raise ValueError(f"{name} is {value}; allowed: 0 to {most}")
+    if alpha is not None and alpha.min() == WHITE[alpha.dtype]:
+        alpha = None  # it hides nothing
     abnormal = photo if use_orig_size else fit_into(photo, image_size)
     abnormal = abnormal.astype(np.float32) / WHITE[photo.dtype]
     if alpha is not None:
         cover = alpha if use_orig_size else fit_into(alpha, image_size)
         abnormal = fill_hidden(abnormal, cover.astype(np.float32) / WHITE[alpha.dtype])
+    finest_level = choose_finest_level(abnormal.shape[:2], model, finest_level, level_scales)
     corrected = run_network(abnormal, model, finest_level, level_scales, self_ensemble, restraint)
     if strength != 1:
         corrected = adjust.blend(abnormal, corrected, strength)
@@ -127,7 +130,7 @@ def correct(
         return to_pixels(corrected * WHITE[photo.dtype], photo.dtype)
     # What alpha hides differs from what the network saw, even where the photo is of its size.
     carried = upsample_correction(photo, abnormal, corrected)
-    if level_scales is None and finest_level in (None, model.level_count):
+    if finest_level == model.level_count > 1 and not fuse:
         mend_edges(carried, photo, abnormal, corrected)
     return carried
 
@@ -207,8 +210,9 @@ def correct_file(
             fit_into(pixels, COMPARISON_SIZE) / np.float32(WHITE[pixels.dtype])
             for pixels in (photo.pixels, corrected)
         )
-        with naming(output):
-            save_comparison(comparison_path(output), before, after)
+        comparison = comparison_path(output)
+        with naming(comparison):
+            save_comparison(comparison, before, after)
     save_photo(photo, corrected, output, config.output_format, config.quality)
 
 
@@ -226,7 +230,7 @@ def correct_files(
     outputs: dict[Path, Path], model: ExposureCorrectionNet, config: PredictConfig
 ) -> list[str]:
     """Correct many files, several at a time; returns a line for each failure."""
-    # Several photos at a time, each on its own cores, leave no core idle while files are read.
+    # Several photos at a time, each on its own cores: while a file is read, others go on.
     core_count = count_cores()
     # A network pass at full size wants all of them, and all the memory.
     most = 1 if config.use_orig_size else MAX_THREADS
@@ -246,7 +250,8 @@ def correct_files(
             pool.submit(correct_file, path, output, model, config): (path, output)
             for path, output in outputs.items()
         }
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(jobs) < 2):
+        is_hidden = len(jobs) < 2 or None  # None: where the output is no terminal
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=is_hidden):
             path, output = jobs.pop(job)  # a failed one holds on to its photo
             try:
                 job.result()
@@ -255,7 +260,7 @@ def correct_files(
             except PhotoError as error:
                 failures.append(str(error))
             except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
-                failures.append(f"{path}: {error or type(error).__name__}")
+                failures.append(f"{path}: {one_line(error)}")
     except KeyboardInterrupt:
         # Threads can't be stopped; a second signal ends the process, and leaves temporary files.
         end_at_next_signal()

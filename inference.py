@@ -18,30 +18,47 @@ MIN_SIDE = 8
 TONED_FROM, TONED_SHARE = 0.08, 0.5
 
 
+def choose_finest_level(
+    sides: tuple[int, int],
+    model: ExposureCorrectionNet,
+    finest_level: int | None = None,
+    level_scales: Sequence[float] | None = None,
+) -> int:
+    """The finest level that the network corrects of a photo with these sides; see `correct`.
+
+    Raises:
+        ValueError: there is no such level, or level_scales want all.
+    """
+    if level_scales is not None:
+        if finest_level not in (None, 1):
+            raise ValueError(f"finest_level is {finest_level}; with level_scales it is 1 or None")
+        return 1
+    if finest_level is None:
+        finest_level = model.level_count
+        while finest_level > 1 and min(sides) < MIN_SIDE * 2 ** (finest_level - 1):
+            finest_level -= 1
+    if not 1 <= finest_level <= model.level_count:
+        raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
+    return finest_level
+
+
 @torch.inference_mode()
 def run_network(
     abnormal: np.ndarray,
     model: ExposureCorrectionNet,
-    finest_level: int | None = None,
+    finest_level: int,
     level_scales: Sequence[float] | None = None,
     self_ensemble: bool = True,
     restraint: float = 0,
 ) -> np.ndarray:
     """Map (H, W, 3) float32 in [0, 1] to the same, corrected and clipped; see `correct`.
 
+    Args:
+        finest_level: from choose_finest_level.
+
     Raises:
-        ValueError: there is no such level, level_scales want all, or what comes out is not finite.
+        ValueError: what comes out is not finite.
     """
-    if level_scales is not None:
-        if finest_level not in (None, 1):
-            raise ValueError(f"finest_level is {finest_level}; with level_scales it is 1 or None")
-        finest_level, restraint = 1, 0
-    if finest_level is None:
-        finest_level = model.level_count
-        while finest_level > 1 and min(abnormal.shape[:2]) < MIN_SIDE * 2 ** (finest_level - 1):
-            finest_level -= 1
-    if not 1 <= finest_level <= model.level_count:
-        raise ValueError(f"finest_level is {finest_level}; allowed: 1 to {model.level_count}")
     padded = pad_for_pyramid(to_batch(abnormal, device_of(model)), model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
     active_count = model.level_count - finest_level + 1
@@ -51,10 +68,11 @@ def run_network(
     height, width = abnormal.shape[:2]
     scale = 2 ** (finest_level - 1)
     inner = np.s_[: -(-height // scale), : -(-width // scale)]  # all but what was padded
-    strength = adjust.restrained_strength(start[inner], corrected[inner], restraint)
-    if self_ensemble and level_scales is None:  # toned versions know nothing of the scales
-        corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
-    corrected = adjust.blend(start, corrected, strength)
+    if level_scales is None:  # which are asked for, and of which toned versions know nothing
+        strength = adjust.restrained_strength(start[inner], corrected[inner], restraint)
+        if self_ensemble:
+            corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
+        corrected = adjust.blend(start, corrected, strength)
     if finest_level > 1:
         device = device_of(model)
         grid = fit_grid(to_batch(start, device), to_batch(corrected, device))

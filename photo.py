@@ -115,7 +115,7 @@ def save_photo(
         except Exception as error:  # encoders raise whatever they like
             if isinstance(error, OSError) and error.errno:  # the disk's, not the encoder's
                 raise
-            reason = f"cannot be written as {name}: {_one_line(error)}"
+            reason = f"cannot be written as {name}: {one_line(error)}"
             raise PhotoError(f"{path}: {reason}; choose another output_format") from error
 
 
@@ -126,6 +126,11 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PhotoError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, or its kind, for a line of a report."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def output_suffix(path: str | Path, output_format: str | None = None) -> str:
@@ -158,11 +163,7 @@ def _load(path: Path, max_pixels: int, min_size: int | None = None) -> Photo:
         raise PhotoError(f"{path}: {error}") from error.__cause__
     except Exception as error:  # decoders raise whatever a hostile file provokes
         if name is None:
-            reason = f"cannot be read: {getattr(error, 'strerror', None) or _one_line(error)}"
+            reason = f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}"
         else:
-            reason = f"damaged or unsupported {name}: {_one_line(error)}"
+            reason = f"damaged or unsupported {name}: {one_line(error)}"
         raise PhotoError(f"{path}: {reason}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

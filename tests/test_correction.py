@@ -103,18 +103,21 @@ def test_photos_of_the_network_size_come_out_as_the_network_has_them(monkeypatch
     ("options", "is_even"),
     [
         ({}, True),
-        ({"alpha": np.full((240, 320), 255, np.uint8)}, True),
+        ({"alpha": np.pad(np.full((511, 640), 255, np.uint8), ((1, 0), (0, 0)))}, True),
         ({"finest_level": 4}, True),
         ({"finest_level": 1}, False),  # the network's edges are its own
+        ({"image_size": (56, 70)}, False),  # too small for level 4
         ({"level_scales": [1, 1, 1, 1]}, False),
+        ({"fuse": True}, False),
     ],
 )
 def test_letters_at_full_size_leave_no_smudges_around_them(monkeypatch, options, is_even):
-    photo = np.full((240, 320, 3), 255, np.uint8)
-    for left in range(40, 200, 13):
-        photo[40:200, left : left + 3] = 30
+    photo = np.full((512, 640, 3), 255, np.uint8)
+    for left in range(80, 400, 13):
+        photo[80:400, left : left + 3] = 30
     monkeypatch.setattr(correction, "run_network", lambda picture, *_: 0.8 * picture**5)
-    corrected = correction.correct(photo, NETWORK, (30, 40), **options)
+    monkeypatch.setattr(correction.adjust, "fuse", lambda _, corrected: corrected)
+    corrected = correction.correct(photo, NETWORK, **{"image_size": (64, 80), **options})
     assert (np.ptp(corrected[photo == 255]) < 12) == is_even
 
 
@@ -216,6 +219,16 @@ def test_what_alpha_hides_has_no_say_in_the_exposure(
         visible = result[:, : size[1] // 2 - 8, :3]
         assert np.abs(visible - 2.0 * photo[:, : visible.shape[1]]).max() <= 1
         assert np.abs(result[:, -1, :3].astype(int) - min(2 * hidden, 255)).max() <= 1
+
+
+def test_alpha_that_hides_nothing_changes_nothing(monkeypatch):
+    seen = np.random.default_rng(0).random((64, 80, 3), np.float32)
+    monkeypatch.setattr(correction, "run_network", lambda *_: seen)
+    photo = np.zeros((64, 80, 3), np.uint8)
+    plain = correction.correct(photo, NETWORK)
+    for dtype, white in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
+        opaque = np.full((64, 80), white, dtype)
+        assert np.array_equal(correction.correct(photo, NETWORK, alpha=opaque), plain)
 
 
 def test_a_photo_with_alpha_comes_back_exactly_at_no_strength(doubling, make_photo):

@@ -106,6 +106,22 @@ def test_a_read_only_output_folder_fails_photo_by_photo(
     assert files_in(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize(
+    ("error", "line"), [(MemoryError(), "MemoryError"), (RuntimeError("a\nb\n"), "a b")]
+)
+def test_whatever_fails_is_told_in_one_line(
+    run_predict, tmp_path, write_photos, monkeypatch, capsys, error, line
+):
+    write_photos(tmp_path / "photos", 1)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(correction, "correct", fail)
+    assert run_predict() == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'photos' / 'photo_0.png'}: {line}\n"
+
+
 def test_a_comparison_that_cannot_be_written_is_named_and_the_photo_fails(
     run_predict, tmp_path, write_photos, monkeypatch, capsys
 ):
@@ -117,7 +133,8 @@ def test_a_comparison_that_cannot_be_written_is_named_and_the_photo_fails(
     monkeypatch.setattr(correction, "save_comparison", fail)
     assert run_predict(compare=True) == 1
     result = tmp_path / "out" / "photo_0.png"
-    assert f"{result}: cannot be written: No space left on device" in capsys.readouterr().err
+    named = f"{result}.compare.png: cannot be written: No space left on device"
+    assert named in capsys.readouterr().err
     assert not result.exists()
 
 
