@@ -70,10 +70,11 @@ def find_inputs(
     photos = {identity(path) for path in paths}
     is_marked = (output_dir / RESULTS_MARK).exists()  # else the files there may be anyone's
     for path, output in outputs.items():
-        present = identity(output)
-        if present and (present in photos or not (is_marked or path in skipped)):
-            fault = f"{output} would be replaced; name another, or an empty one"
-            raise ConfigError([f"result_output_dir is {output_dir}: {fault}"])
+        for file in files_of(output, compare):
+            present = identity(file)
+            if present and (present in photos or not (is_marked or path in skipped)):
+                fault = f"{file} would be replaced; name another, or an empty one"
+                raise ConfigError([f"result_output_dir is {output_dir}: {fault}"])
     rank, rank_count = 0, 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, rank_count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -105,7 +106,11 @@ def make_output_dir(output_dir: Path) -> None:
 
 def find_finished(outputs: dict[Path, Path], compare: bool) -> set[Path]:
     """The photos that are done: there is the result and, where asked for, the comparison."""
-    there = {path for path, output in outputs.items() if is_there(output, compare)}
+    there = {
+        path
+        for path, output in outputs.items()
+        if all(map(os.path.exists, files_of(output, compare)))
+    }
     finished: set[Path] = set()
     for namesakes in group_namesakes(outputs):
         if there.issuperset(namesakes):  # else the results may have been named otherwise
@@ -113,9 +118,9 @@ def find_finished(outputs: dict[Path, Path], compare: bool) -> set[Path]:
     return finished
 
 
-def is_there(output: Path, compare: bool) -> bool:
-    wanted = (output, comparison_path(output)) if compare else (output,)
-    return all(map(os.path.exists, wanted))
+def files_of(output: Path, compare: bool) -> list[Path]:
+    """What is written for a photo: the result and, where asked for, the comparison."""
+    return [output, comparison_path(output)] if compare else [output]
 
 
 def group_namesakes(outputs: dict[Path, Path]) -> list[list[Path]]:

@@ -126,6 +126,18 @@ def test_results_never_replace_photos(touch, names, source, output_dir, output_f
         find_inputs(folder / source, folder / output_dir, output_format)
 
 
+def test_comparisons_replace_nothing_either(touch, tmp_path):
+    folder = touch("a.png", "a.jpg.compare.png")
+    with pytest.raises(ConfigError, match=r"a\.jpg\.compare\.png would be replaced"):
+        find_inputs(folder, folder, "jpeg", compare=True)
+    assert find_inputs(folder, folder, "jpeg").outputs
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "a.jpg.compare.png").touch()
+    with pytest.raises(ConfigError, match=r"a\.jpg\.compare\.png would be replaced"):
+        find_inputs(folder / "a.png", others, "jpeg", compare=True)
+
+
 def test_a_photo_is_not_replaced_under_another_name_of_the_same_file(touch, tmp_path):
     folder = touch("a.jpg")  # as on a disk that ignores case
     (tmp_path / "out").mkdir()
