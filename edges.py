@@ -7,7 +7,8 @@ instead, by their own place and brightness. For all pixels it would take several
 and lose what the correction does to one small place. It is for corrections that such a grid made
 at the small size, too: what finer levels of the network make of edges, no grid tells.
 
-torch reads grids fast, but one picture in one thread; so each thread has strips of its own.
+torch reads grids fast, but one picture in one thread; so each thread has strips of its own, and
+torch no more threads for the rest, which would only be in each other's way.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -68,15 +69,18 @@ def mend_edges(
         luma = cv2.cvtColor(photo[rows], cv2.COLOR_RGB2GRAY)
         distance = cv2.absdiff(luma, luma_around[rows]).reshape(-1)
         where = np.flatnonzero(distance > np.asarray(LIKE * white, photo.dtype))
+        planes = read_rows(grid, y[rows])
         for start in range(0, len(where), AT_ONCE):
             part = where[start : start + AT_ONCE]
-            mend_pixels(rows, part, distance.take(part))
+            mend_pixels(rows, planes, part, distance.take(part))
 
-    def mend_pixels(rows: slice, where: np.ndarray, distance: np.ndarray) -> None:
+    def mend_pixels(
+        rows: slice, planes: torch.Tensor, where: np.ndarray, distance: np.ndarray
+    ) -> None:
         row, column = np.divmod(where.astype(np.int32), np.int32(width))
         colours = photo[rows].reshape(-1, 3).take(where, 0).T.astype(np.float32, order="C") / white
         mapped = apply_grid_sparsely(
-            torch.from_numpy(colours), x[column], torch.from_numpy(row), read_rows(grid, y[rows])
+            torch.from_numpy(colours), x[column], torch.from_numpy(row), planes
         )
         mapped = mapped.clamp(0, 1).T.numpy()
         mapped = mapped + rest.take(rest_rows[rows][row] + rest_columns[column], 0)
@@ -87,5 +91,9 @@ def mend_edges(
         values += (mapped * white - values) * share.clip(max=1)[:, None]
         results[where] = to_pixels(values, photo.dtype)
 
-    with ThreadPoolExecutor(cv2.getNumThreads()) as pool:
+    thread_count = torch.get_num_threads()
+    with ThreadPoolExecutor(
+        cv2.getNumThreads(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         list(pool.map(mend_strip, range(0, height, strip_height)))
+    torch.set_num_threads(thread_count)  # new threads, whoever starts them, begin with the last

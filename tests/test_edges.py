@@ -1,8 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import edges
 from bilateral_grid import apply_grid, fit_grid, to_batch
@@ -94,6 +96,19 @@ def test_paper_between_strokes_is_as_even_as_paper_without():
     assert np.ptp(guided[is_paper]) > 30
     assert np.ptp(mended[is_paper]) < 12
     assert mended[~is_paper].max() < 12
+
+
+def test_threads_that_begin_later_have_as_many_of_torch_as_before():
+    photo = make_page()
+    small = shrink(photo, 24, 32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        mend(photo, small, darken(small))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_like_its_surroundings_is_left_as_it_is():
