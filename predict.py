@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from config import ConfigError, PredictConfig, load_config
 from folder import Work, count_kinds, find_inputs, make_output_dir
 from interruption import escape_names, leave_closed_pipe, raise_at_signal
+from utils import keep_freed_memory
 
 if TYPE_CHECKING:
     from model import ExposureCorrectionNet
@@ -175,6 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     raise_at_signal()
     escape_names()
+    keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of what is told better, or can be read
     try:
         exit_code = run(options)

@@ -48,7 +48,7 @@ from run_state import (
     set_rates,
 )
 from step import NonFiniteLossError, step_settings, train_step
-from utils import remove_temporaries
+from utils import keep_freed_memory, remove_temporaries
 from validation import mean, spoilt_psnr, validate
 
 BEST = "best.pth"  # weights to predict with
@@ -225,6 +225,7 @@ def format_warning(message: Warning | str, *_: Any) -> str:
 def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     """Train, in this process, or rehearse it; returns the exit code."""
     warnings.formatwarning = format_warning
+    keep_freed_memory()
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:

@@ -1,6 +1,7 @@
-"""Files that are whole or absent, and the two scores of a picture."""
+"""Files that are whole or absent, the two scores of a picture, and the process's memory."""
 
 import contextlib
+import ctypes
 import math
 import os
 import secrets
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 MAX_PSNR = 60.0  # dB, what a picture counts at most in a mean: equal ones have an infinite PSNR
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 @contextlib.contextmanager
@@ -62,6 +64,18 @@ def remove_temporaries(folder: str | Path) -> None:
     """Remove what `atomic_write` left in a folder when its program was killed."""
     for temporary in Path(folder).glob(".????????.tmp*"):
         temporary.unlink(missing_ok=True)
+
+
+def keep_freed_memory() -> None:
+    """Have the process keep the memory that it frees for what it needs next (Linux, glibc).
+
+    Large arrays would go back to the system each time, which clears every page of the next ones:
+    up to a third of the time of a training step, a tenth of that of a large photo.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems have no mallopt
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def psnr(image: np.ndarray, reference: np.ndarray, data_range: float = 255) -> float:

@@ -1,8 +1,12 @@
 import os
+import platform
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from utils import atomic_write, keep_copy, psnr, remove_temporaries, ssim
@@ -104,6 +108,22 @@ def test_temporaries_of_a_killed_program_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_temporaries(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "last.pth", "photo.tmp.pth"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems have no mallopt")
+def test_memory_that_is_freed_is_kept():
+    code = """
+import resource
+from utils import keep_freed_memory
+keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"1" * 100_000_000  # some 24,000 pages
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    first, second = map(int, run.stdout.split())
+    assert second < first / 10
 
 
 def test_atomic_write_gives_the_usual_permissions(tmp_path):
