@@ -25,9 +25,6 @@ from metadata import (
 )
 from photo_formats import Photo, PhotoError, register_heif
 
-# Profiles and comments of more than Pillow's 1 MB are rare, but no attack.
-PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, MAX_TEXT)
-
 ODD_PIXELS = (
     "floats, signed numbers, 16-bit Lab and 16-bit grey with alpha are not supported; "
     "save it as RGB of 8 or 16 bits"
@@ -125,7 +122,10 @@ def _open(name: str, data: bytes, max_pixels: int) -> Image.Image:
     """Read the header and refuse what is too large or more than one picture."""
     if name == "HEIF":
         register_heif()
-    if Image.MAX_IMAGE_PIXELS is not None:  # it is the process's, and should not be below ours
+    # Pillow's limits are the process's, and should not be below ours. Profiles and comments of
+    # more than its 1 MB are rare, but no attack.
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, MAX_TEXT)
+    if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
         image = _read_header(name, data)

@@ -31,8 +31,6 @@ def upsample_correction(
     photo: np.ndarray,
     small_abnormal: np.ndarray,
     small_corrected: np.ndarray,
-    radius: int = RADIUS,
-    epsilon: float = 1e-5,
 ) -> np.ndarray:
     """Correct a photo of any size as its small copy was corrected.
 
@@ -40,18 +38,14 @@ def upsample_correction(
         photo: (H, W, 3) uint8, uint16 or float32 in [0, 1]; sRGB.
         small_abnormal: (h, w, 3) float32 in [0, 1]; the whole photo, scaled down.
         small_corrected: (h, w, 3) float32 in [0, 1]; what the network made of it.
-        radius: px of the small photos; see fit_gains.
-        epsilon: see fit_gains.
 
     Returns:
         The corrected photo, of the shape and type of `photo`, rounded and clipped.
 
     Raises:
-        ValueError: a shape, a type, the radius or epsilon is not as above.
+        ValueError: a shape or a type is not as above.
     """
-    _check_image("photo", photo, WHITE)
-    _check_small_pair(small_abnormal, small_corrected)
-    return apply_gains(photo, fit_gains(small_abnormal, small_corrected, radius, epsilon))
+    return apply_gains(photo, fit_gains(small_abnormal, small_corrected))
 
 
 def fit_gains(

@@ -263,13 +263,23 @@ SMALL = np.zeros((4, 4, 3), np.float32)
         ((PHOTO, np.uint8(SMALL), SMALL), "small_abnormal is uint8; it must be float32"),
         ((PHOTO, SMALL, SMALL[..., :2]), r"small_corrected has shape \(4, 4, 2\)"),
         ((PHOTO, SMALL, SMALL[:3]), r"is \(4, 4, 3\), .* is \(3, 4, 3\); .* one size"),
-        ((PHOTO, SMALL, SMALL, 0), "radius is 0; it must be 1 or more"),
-        ((PHOTO, SMALL, SMALL, 2, 0.0), "epsilon is 0.0; it must be 1e-6 or more"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_is_allowed(arguments, message):
     with pytest.raises(ValueError, match=message):
         upsample_correction(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius": 0}, "radius is 0; it must be 1 or more"),
+        ({"epsilon": 0.0}, "epsilon is 0.0; it must be 1e-6 or more"),
+    ],
+)
+def test_wrong_settings_of_the_fit_are_named_with_what_is_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_gains(SMALL, SMALL, **options)
 
 
 @pytest.mark.parametrize(
