@@ -19,7 +19,14 @@ from torch.utils.data import Dataset, Sampler
 
 from folder import photo_paths
 from photo import PhotoError, load_rgb
-from synthesis import ExposureSynthesis, apply_curve, plain_curve, shift_exposure, uniform
+from synthesis import (
+    ExposureSynthesis,
+    apply_curve,
+    draw_brightness,
+    plain_curve,
+    shift_exposure,
+    uniform,
+)
 
 # Exposures at which validation photos are spoilt, in stops; 0 leaves them as they are.
 VALIDATION_EVS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -98,37 +105,11 @@ def to_floats(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, non_blocking=True).float() / 255
 
 
-class PhotoFolder(Dataset):
-    """Photos by index; one that can't be read gives way to the next one, with a warning.
-
-    Each loader's worker finds that out, and warns, by itself.
-    """
-
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int]):
-        self.paths = list(paths)
-        self.image_size = tuple(image_size)
-        self.unreadable: set[int] = set()
-
-    def load(self, index: int, min_size: int) -> np.ndarray:
-        """Load (H, W, 3) uint8; the sides are min_size px or more if the file's are.
-
-        Raises:
-            PhotoError: none of the photos can be read.
-        """
-        for offset in range(len(self.paths)):
-            candidate = (index + offset) % len(self.paths)
-            if candidate in self.unreadable:
-                continue
-            try:
-                return load_rgb(self.paths[candidate], min_size)
-            except PhotoError as error:
-                self.unreadable.add(candidate)
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-        raise PhotoError(f"train_data_dir: none of the {len(self.paths)} photos can be read")
-
-
-class TrainDataset(PhotoFolder):
+class TrainDataset(Dataset):
     """Random crops, flipped at random, with the same crops spoilt.
+
+    A photo that can't be read gives way to the next one, with a warning; each loader's worker
+    finds that out, and warns, by itself.
 
     Args:
         paths: the normal photos.
@@ -146,10 +127,12 @@ class TrainDataset(PhotoFolder):
         crop_scale: tuple[float, float] = (1.0, 1.0),
         seed: int = 0,
     ):
-        super().__init__(paths, image_size)
+        self.paths = list(paths)
+        self.image_size = tuple(image_size)
         self.synthesis = synthesis
         self.crop_scale = crop_scale
         self.seed = seed
+        self.unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -172,26 +155,61 @@ class TrainDataset(PhotoFolder):
         abnormal, normal = self.synthesis(crop, generator)
         return torch.stack([to_tensor(version) for version in abnormal]), to_tensor(normal)
 
+    def load(self, index: int, min_size: int) -> np.ndarray:
+        """Load (H, W, 3) uint8; the sides are min_size px or more if the file's are.
 
-class ValidationDataset(PhotoFolder):
-    """The middle of every photo at every exposure of `VALIDATION_EVS`; nothing is random."""
+        Raises:
+            PhotoError: none of the photos can be read.
+        """
+        for offset in range(len(self.paths)):
+            candidate = (index + offset) % len(self.paths)
+            if candidate in self.unreadable:
+                continue
+            try:
+                return load_rgb(self.paths[candidate], min_size)
+            except PhotoError as error:
+                self.unreadable.add(candidate)
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+        raise none_readable(self.paths)
+
+
+def none_readable(paths: Sequence[Path]) -> PhotoError:
+    """The error of photos to train on none of which can be read."""
+    message = f"train_data_dir: none of the {len(paths)} photos, such as {paths[0]}, can be read"
+    return PhotoError(f"{message}; put photos there that can")
+
+
+class ValidationDataset(Dataset):
+    """The middle of every photo at every exposure of `VALIDATION_EVS`; nothing is random.
+
+    Args:
+        paths: photos that can be read.
+        image_size: (height, width) of what is seen of them in px.
+        brightness_pull: as in training, so that what the network learns to make is what counts.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], image_size: tuple[int, int], brightness_pull: float = 0.0
+    ):
+        self.paths = list(paths)
+        self.image_size = tuple(image_size)
+        self.brightness_pull = brightness_pull
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return (abnormal, normal), uint8: (exposures, 3, h, w) and (3, h, w)."""
-        if index >= len(self):
-            raise IndexError(index)  # which ends a plain loop over the dataset
-        photo = self.load(index, max(self.image_size))
+        """Return (abnormal, normal), each (exposures, 3, h, w) uint8."""
+        photo = load_rgb(self.paths[index], max(self.image_size))
         height, width = largest_box(photo, self.image_size)
         top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
-        normal = crop_and_resize(photo, (top, left, height, width), self.image_size)
-        abnormal = [
-            apply_curve(normal, shift_exposure(plain_curve(), ev)) if ev else normal
-            for ev in VALIDATION_EVS
-        ]
-        return torch.stack([to_tensor(exposed) for exposed in abnormal]), to_tensor(normal)
+        crop = crop_and_resize(photo, (top, left, height, width), self.image_size)
+        drawn = draw_brightness(crop, self.brightness_pull) if self.brightness_pull > 0 else crop
+        abnormal, normal = [], []
+        for ev in VALIDATION_EVS:
+            abnormal.append(apply_curve(crop, shift_exposure(plain_curve(), ev)) if ev else crop)
+            normal.append(drawn if ev else crop)
+        return torch.stack([*map(to_tensor, abnormal)]), torch.stack([*map(to_tensor, normal)])
 
 
 class EpochSampler(Sampler):

@@ -111,7 +111,8 @@ def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[P
         )
     valid_paths = keep_readable(all_valid_paths)
     if not valid_paths:
-        raise FileNotFoundError(f"valid_data_dir: no photo in {config.valid_data_dir} can be read")
+        message = f"valid_data_dir: no photo in {config.valid_data_dir} can be read"
+        raise FileNotFoundError(f"{message}; put some there that can")
     shared = find_shared(all_valid_paths, train_paths) if rank() == 0 else []
     if shared:
         warnings.warn(
@@ -153,7 +154,9 @@ def make_valid_loader(
     config: TrainConfig, paths: Sequence[Path], active_count: int, device: torch.device
 ) -> DataLoader:
     dataset = ValidationDataset(
-        paths[rank() :: rank_count()], stage_image_size(config, active_count)
+        paths[rank() :: rank_count()],
+        stage_image_size(config, active_count),
+        config.brightness_pull,
     )
     return DataLoader(
         dataset,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config import ConfigError, TrainConfig
-from dataset import ValidationDataset, keep_readable, to_floats
+from dataset import ValidationDataset, keep_readable, none_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
@@ -25,7 +25,6 @@ from loader import (
     make_train_loader,
     stage_image_size,
 )
-from photo import PhotoError
 from report import import_summary_writer
 from run_state import LAST, Networks, Optimizers, make_networks, make_optimizers, restore_run
 from step import step_settings, train_step
@@ -53,17 +52,20 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     tell(f"train_data_dir: {len(train_paths)} photos, {readable_count} can be read")
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
-        raise PhotoError(f"train_data_dir: none of the {len(train_paths)} photos can be read")
+        raise none_readable(train_paths)
     checkpoint = Path(config.model_save_dir) / LAST
     networks = make_networks(config, device, checkpoint.exists())
     optimizers = make_optimizers(networks, config)
     photo_total = count_epoch_photos(len(train_paths))
-    first_epoch = restore_run(checkpoint, networks, optimizers, config, photo_total).epoch
+    progress = restore_run(checkpoint, networks, optimizers, config, photo_total)
+    if progress.epoch > config.epochs:
+        tell(f"{checkpoint}: all {config.epochs} epochs are done")
+        return
     if checkpoint.exists():
-        tell(f"{checkpoint}: goes on with epoch {first_epoch}")
+        tell(f"{checkpoint}: goes on with epoch {progress.epoch}")
 
     seconds = 0.0
-    for epochs in split_into_stages(config, first_epoch):
+    for epochs in split_into_stages(config, progress.epoch):
         active_count = count_active_levels(config, epochs[0])
         train_loader = make_train_loader(config, train_paths, active_count, device)
         loading, batches = time_loading(train_loader, config.num_workers)
@@ -73,8 +75,11 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
         # Workers have cores of their own only where a GPU does the training.
         is_parallel = device.type == "cuda" and config.num_workers > 0
         per_photo = max(loading, training) if is_parallel else loading + training
-        per_epoch = per_photo * len(train_paths) / rank_count() + validating
+        per_photo /= rank_count()
+        per_epoch = per_photo * len(train_paths) + validating
         seconds += len(epochs) * per_epoch
+        if epochs[0] == progress.epoch:
+            seconds -= per_photo * progress.photo_count
         height, width = stage_image_size(config, active_count)
         span = f"s {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f" {epochs[0]}"
         tell(

@@ -147,7 +147,7 @@ def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def save_comparison(path: Path, samples: list[Tensor], width: int = 200) -> None:
-    """Write a grid PNG; for each photo rows of abnormal and corrected, the normal one last.
+    """Write a grid PNG; for each photo rows of abnormal and corrected, what is wanted last.
 
     Args:
         path: the file.

@@ -39,10 +39,12 @@ def validate(
         corrected = network(to_floats(abnormal, device), active_count=active_count)[-1]
         corrected = (corrected.clamp(0, 1) * 255).round().byte().cpu()
         if rank() == 0 and len(samples) < SAMPLE_COUNT:
-            samples.append(torch.stack([abnormal, corrected, normal.expand_as(abnormal)]))
-        reference = normal.permute(1, 2, 0).numpy()
-        outputs = [output.permute(1, 2, 0).numpy() for output in corrected]
-        results.append([(capped_psnr(o, reference), ssim(o, reference)) for o in outputs])
+            samples.append(torch.stack([abnormal, corrected, normal]))
+        pictures, references = (
+            images.permute(0, 2, 3, 1).numpy() for images in (corrected, normal)
+        )
+        pairs = list(zip(pictures, references, strict=True))
+        results.append([(capped_psnr(*pair), ssim(*pair)) for pair in pairs])
     results = [result for share in gather(results) for result in share]
     scores = {}
     for name, by_photo in zip(names, zip(*results, strict=True), strict=True):

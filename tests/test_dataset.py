@@ -146,7 +146,7 @@ def test_turned_photos_are_trained_on_upright(tmp_path, make_photo):
     photo.save(tmp_path / "turned.png", exif=exif)
     _, normal = ValidationDataset([tmp_path / "turned.png"], (60, 40))[0]
     upright = np.asarray(photo.transpose(Image.Transpose.ROTATE_270))
-    assert normal.equal(to_tensor(upright))
+    assert normal[0].equal(to_tensor(upright))
 
 
 def test_a_sample_is_a_crop_of_the_photo_or_its_mirror_image(tmp_path, write_photos, make_photo):

@@ -37,14 +37,25 @@ def test_a_full_memory_is_told_in_one_line(run_train, monkeypatch, capsys):
     monkeypatch.setattr(train, "train_step", fail)
     assert run_train() == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "the memory is full; lower batch_size or image_size"
+        "the memory is full; lower batch_size, which is 2, or image_size, which is [32, 32]"
     )
+
+
+def test_a_loader_that_was_killed_is_told_in_one_line(run_train, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    monkeypatch.setattr(train, "train_step", fail)
+    assert run_train() == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("a process that loads photos was killed; lower batch_size, which is 2")
+    assert line.endswith("or lower num_workers, which is 0")
 
 
 def test_a_rate_far_too_high_is_told_and_the_good_checkpoint_stays(run_train, tmp_path, capsys):
     assert run_train(epochs=50, init_lr=1e8, final_lr=1e8, checkpoint_minutes=1e-9) == 1
     error = capsys.readouterr().err
-    assert re.search(r"the (\w+ loss|gradient) is (nan|inf) in epoch \d+ .*lower init_lr", error)
+    assert re.search(r"the .* is (nan|inf) in epoch \d+ .*lower init_lr, which is 1e\+08", error)
     state = load_checkpoint(tmp_path / "run" / "last.pth")["networks"]
     assert all(weight.isfinite().all() for network in state.values() for weight in network.values())
 
@@ -112,7 +123,7 @@ def test_photos_that_are_all_unreadable_are_told_in_one_line(
         path.write_bytes(b"no photo")
     assert run_train(num_workers=num_workers) == 2
     error = capsys.readouterr().err
-    assert "none of the 5 photos can be read" in error
+    assert "none of the 5 photos, such as " in error
     assert "Traceback" not in error
 
 
@@ -168,7 +179,9 @@ def test_validation_photos_that_are_all_unreadable_are_exit_code_2(run_train, tm
         path.write_bytes(b"no photo")
     assert run_train() == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"valid_data_dir: no photo in {tmp_path / 'valid'} can be read"]
+    assert lines == [
+        f"valid_data_dir: no photo in {tmp_path / 'valid'} can be read; put some there that can"
+    ]
 
 
 @pytest.mark.parametrize("name", ["file", "file/run"])

@@ -87,7 +87,8 @@ def test_a_dry_run_of_unreadable_photos_is_exit_code_2(rehearse, tmp_path, capsy
         path.write_bytes(b"no photo")
     assert rehearse(num_workers=2) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "train_data_dir: none of the 5 photos can be read"
+        f"train_data_dir: none of the 5 photos, such as {tmp_path / 'train' / 'photo_0.png'}, "
+        "can be read; put photos there that can"
     )
 
 
@@ -96,6 +97,13 @@ def test_a_dry_run_warns_of_photos_both_trained_and_validated_on(rehearse, tmp_p
     (tmp_path / "valid" / "too.png").write_bytes(shared.read_bytes())
     with pytest.warns(UserWarning, match="valid_data_dir: 1 of 2 photos"):
         assert rehearse(epochs=1) == 0
+
+
+def test_a_dry_run_of_a_run_that_is_done_says_so(run_train, rehearse, capsys):
+    assert run_train(epochs=1) == 0
+    capsys.readouterr()
+    assert rehearse(epochs=1) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("last.pth: all 1 epochs are done")
 
 
 def test_a_dry_run_looks_at_the_checkpoint_and_leaves_it(run_train, rehearse, tmp_path, capsys):

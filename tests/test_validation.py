@@ -8,7 +8,7 @@ from config import TrainConfig
 from dataset import VALIDATION_EVS, ValidationDataset, find_photos, to_tensor
 from loader import make_valid_loader
 from model import ExposureCorrectionNet
-from synthesis import apply_curve, plain_curve, shift_exposure
+from synthesis import apply_curve, draw_brightness, plain_curve, shift_exposure
 from utils import MAX_PSNR, psnr, ssim
 from validation import spoilt_psnr, validate
 
@@ -32,7 +32,7 @@ def test_validation_gives_the_same_score_twice(valid_loader):
 def test_validation_of_an_untrained_network_scores_the_untouched_photos(valid_loader):
     network = ExposureCorrectionNet([1, 1], [8, 8])
     scores, samples = validate(network, valid_loader, 2, CPU)
-    normal = valid_loader.dataset[0][1].permute(1, 2, 0).numpy()
+    normal = valid_loader.dataset[0][1][0].permute(1, 2, 0).numpy()
     assert list(scores) == ["-2", "-1", "0", "+1", "+2", "all"]
     for ev, name in zip(VALIDATION_EVS, scores, strict=False):
         abnormal = apply_curve(normal, shift_exposure(plain_curve(), ev))
@@ -65,11 +65,28 @@ def test_validation_shows_every_photo_at_every_exposure_in_order(tmp_path, write
     valid_set = ValidationDataset(write_photos(tmp_path / "valid", 2), (64, 64))
     assert len(valid_set) == 2
     for (abnormal, normal), path in zip(valid_set, valid_set.paths, strict=True):
-        assert normal.equal(to_tensor(cv2.imread(str(path))[..., ::-1]))
+        photo = to_tensor(cv2.imread(str(path))[..., ::-1])
         assert len(abnormal) == len(VALIDATION_EVS)
+        assert normal.equal(photo.expand_as(abnormal))
         for exposed, ev in zip(abnormal, VALIDATION_EVS, strict=True):
-            shifted = shift_exposure(normal / 255, ev) if ev else normal / 255
+            shifted = shift_exposure(photo / 255, ev) if ev else photo / 255
             assert exposed.equal((shifted * 255).round().byte())
+
+
+def test_validation_wants_what_training_does(train_settings):
+    """The exposures are those of the photo itself, and an untouched photo is to stay itself."""
+    paths = find_photos(train_settings["valid_data_dir"], "valid_data_dir")
+
+    def first(pull):
+        config = TrainConfig(**train_settings, brightness_pull=pull)
+        return make_valid_loader(config, paths, 2, CPU).dataset[0]
+
+    (abnormal, plain), (same, normal) = first(0.0), first(0.5)
+    drawn = draw_brightness(plain[0].permute(1, 2, 0).numpy(), 0.5)
+    assert same.equal(abnormal)
+    for ev, wanted, photo in zip(VALIDATION_EVS, normal, plain, strict=True):
+        assert wanted.equal(to_tensor(drawn) if ev else photo)
+    assert not normal.equal(plain)
 
 
 def test_validation_reads_every_photo_once(tmp_path, write_photos, monkeypatch):
@@ -88,7 +105,7 @@ def test_validation_takes_the_middle_of_the_photo(tmp_path, write_photos):
     paths = write_photos(tmp_path / "wide", 1, 32, 64)
     photo = cv2.imread(str(paths[0]))[..., ::-1]
     _, normal = ValidationDataset(paths, (32, 32))[0]
-    assert normal.equal(to_tensor(photo[:, 16:48]))
+    assert normal[0].equal(to_tensor(photo[:, 16:48]))
 
 
 def test_validation_is_the_same_every_time(tmp_path, write_photos):
