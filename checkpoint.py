@@ -55,7 +55,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format_version is {version}; this program reads {FORMAT_VERSION}"
+            f"{path}: format_version is {version}; this program reads {FORMAT_VERSION}: "
+            "name a file that train.py saved"
         )
     return state
 
@@ -83,5 +84,6 @@ def load_weights(path: str | Path) -> ExposureCorrectionNet:
         network = ExposureCorrectionNet(**state["architecture"])
         network.load_state_dict(state["weights"])
     except Exception as error:  # as many kinds as there are ways to be something else
-        raise CheckpointError(f"{path}: holds no exposure correction weights") from error
+        fix = "name a best.pth that train.py saved"
+        raise CheckpointError(f"{path}: holds no exposure correction weights; {fix}") from error
     return network

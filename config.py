@@ -85,7 +85,8 @@ class TrainConfig(Config):
         ConfigError: naming every value that is not allowed.
     """
 
-    # size of the training crops, (height, width) in px
+    # size of the training crops, (height, width) in px; while coarse levels are trained alone, they
+    # are seen at half of it, a quarter, and so on
     image_size: tuple[int, int] = required(image_side_pair(1), [512, 512])
     # size at which the discriminator sees photos, (height, width) in px; one number: a square
     discriminator_image_size: tuple[int, int] = required(
@@ -329,9 +330,10 @@ def load_config(path: str | Path, config_class: type[AnyConfig]) -> AnyConfig:
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; name one with --conf"]) from None
     except OSError as error:
-        raise ConfigError([f"{path}: can't be read ({error.strerror})"]) from None
+        raise ConfigError([f"{path}: can't be read ({error.strerror}); name another"]) from None
     except (ValueError, RecursionError) as error:  # bytes that aren't text; absurd numbers
-        raise ConfigError([f"{path}: can't be read as JSON ({error})"]) from None
+        fix = "write JSON, in UTF-8"
+        raise ConfigError([f"{path}: can't be read as JSON ({error}); {fix}"]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: holds {show(values)}; write an object: {{...}}"])
 

@@ -43,6 +43,13 @@ def average_gradients(network: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def share_weights(network: nn.Module) -> None:
+    """Give all processes the weights of the first one: files they read may differ by machine."""
+    if rank_count() > 1:
+        for weights in network.state_dict().values():
+            dist.broadcast(weights, 0)
+
+
 class MeanOverProcesses(torch.autograd.Function):
     """Mean of a tensor over the processes, and its gradient the mean over them, too."""
 
@@ -100,6 +107,11 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def is_under_torchrun() -> bool:
+    """Whether torchrun has started this process, and others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def check_gpus(visible: str) -> None:
     """Raise ConfigError where some, but not all, of the GPUs are there, as "0,1" names them."""
     named, found = len(visible.split(",")), torch.cuda.device_count()
@@ -114,7 +126,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     Under torchrun, which has started the processes already, this one joins them. Without a
     GPU, or with one, there is this process only.
     """
-    if "RANK" in os.environ:
+    if is_under_torchrun():
         return _run_rank(int(os.environ["LOCAL_RANK"]), run, arguments)
     gpu_count = torch.cuda.device_count()
     if gpu_count < 2:
@@ -153,7 +165,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 
 def wait_for_others() -> None:
     """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if is_under_torchrun():
         with without_handlers():  # Python's wait for the end of what is not Python
             if not dist.is_initialized():
                 dist.init_process_group("gloo", timeout=timedelta(days=7))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from config import ConfigError, PredictConfig, load_config
 from folder import Work, count_kinds, find_inputs, make_output_dir
 from interruption import escape_names, leave_closed_pipe, raise_at_signal
-from utils import keep_freed_memory
+from utils import describe_os_error, keep_freed_memory
 
 if TYPE_CHECKING:
     from model import ExposureCorrectionNet
@@ -145,8 +145,7 @@ def run(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(named, file=sys.stderr)
+        print(describe_os_error(error), file=sys.stderr)
         return 2
     from correction import correct_files
     from distributed import wait_for_others

@@ -11,7 +11,7 @@ import torch
 
 from checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from config import ConfigError, TrainConfig
-from distributed import gather, rank, share_batch_norms
+from distributed import gather, rank, share_batch_norms, share_weights
 from model import Discriminator, ExposureCorrectionNet
 from utils import keep_copy
 
@@ -93,6 +93,7 @@ def make_networks(config: TrainConfig, device: torch.device, is_resumed: bool = 
             )
         generator = pretrained
     generator.to(device)
+    share_weights(generator)
 
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     discriminator = Discriminator(config.discriminator_image_size).to(device)
@@ -244,7 +245,9 @@ def _restore(
     path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
 ) -> Progress:
     previous = path.with_name(PREVIOUS)
-    fix = f"move it away, or put {previous} in its place" if previous.exists() else "move it away"
+    fix = "choose another model_save_dir, to begin anew"
+    if previous.exists():
+        fix = f"put {previous} in its place, or {fix}"
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:
@@ -252,7 +255,7 @@ def _restore(
     try:
         ours, theirs = config.to_dict(), TrainConfig(**state["config"]).to_dict()
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of this program; {fix}") from error
+        raise CheckpointError(f"{path} is no checkpoint of this version; {fix}") from error
     different = [
         f"{key} is {ours[key]!r} here and {theirs[key]!r} there"
         for key in ours

@@ -91,7 +91,7 @@ def train_step(
     optimizers.generator.zero_grad()
     sum(losses.values()).backward()
     average_gradients(generator)
-    check_gradient(generator)
+    check_gradient("generator", generator)
     optimizers.generator.step()
     update_average(networks, optimizers.generator, ema_decay)
 
@@ -104,7 +104,7 @@ def train_step(
         optimizers.discriminator.zero_grad()
         losses["discriminator"].backward()
         average_gradients(discriminator)
-        check_gradient(discriminator)
+        check_gradient("discriminator", discriminator)
         optimizers.discriminator.step()
     return {name: loss.item() for name, loss in losses.items()}
 
@@ -116,9 +116,9 @@ def check_finite(losses: dict[str, Tensor]) -> None:
             raise NonFiniteLossError(f"the {name} loss is {loss.item()}")
 
 
-def check_gradient(network: nn.Module) -> None:
-    """Raise NonFiniteLossError before an optimizer's step can spoil any weights."""
+def check_gradient(name: str, network: nn.Module) -> None:
+    """Raise NonFiniteLossError, naming the network, before a step can spoil any weights."""
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     norm = get_total_norm(gradients)
     if not torch.isfinite(norm):
-        raise NonFiniteLossError(f"the gradient is {norm.item()}")
+        raise NonFiniteLossError(f"the gradient of the {name} is {norm.item()}")

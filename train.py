@@ -6,10 +6,12 @@ The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ from run_state import (
     set_rates,
 )
 from step import NonFiniteLossError, step_settings, train_step
-from utils import keep_freed_memory, remove_temporaries
+from utils import describe_os_error, holding, keep_freed_memory, remove_temporaries
 from validation import mean, spoilt_psnr, validate
 
 BEST = "best.pth"  # weights to predict with
@@ -127,9 +129,10 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
 
     Raises:
         Interrupted: a signal came; the checkpoint is written.
-        CheckpointError, ConfigError, NonFiniteLossError, OSError, PhotoError: with the fix.
+        CheckpointError, ConfigError, NonFiniteLossError, PhotoError: with the fix.
+        OSError: of a file that can't be written, or with the fix.
     """
-    run_dir = make_run_dir(config)
+    run_dir = Path(config.model_save_dir)
     train_paths, valid_paths = find_train_and_valid_photos(config)
     networks = make_networks(config, device, (run_dir / LAST).exists())
     optimizers = make_optimizers(networks, config)
@@ -181,11 +184,12 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
         print(f"done: the best weights are in {run_dir / BEST}")
 
 
-def make_run_dir(config: TrainConfig) -> Path:
-    """Make the run's folder, or tidy it up.
+@contextlib.contextmanager
+def run_dir_of_our_own(config: TrainConfig) -> Iterator[None]:
+    """Make the run's folder, or tidy it up, and keep other runs out of it for a block.
 
     Raises:
-        ConfigError: it can't be made, or written to.
+        ConfigError: it can't be made, or written to, or another run is in it.
     """
     run_dir = Path(config.model_save_dir)
     check_run_dir(run_dir)
@@ -194,10 +198,16 @@ def make_run_dir(config: TrainConfig) -> Path:
     except OSError as error:
         message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
         raise ConfigError([f"{message}; name another"]) from None
-    if rank() == 0:
+    if rank() > 0:
+        yield
+        return
+    with holding(run_dir) as is_ours:
+        if not is_ours:
+            message = f"model_save_dir is {run_dir}: another run is under way there"
+            raise ConfigError([f"{message}; let it end, or name another"])
         remove_temporaries(run_dir)
         remove_temporaries(run_dir / COMPARISONS)
-    return run_dir
+        yield
 
 
 def make_deterministic() -> None:
@@ -215,6 +225,12 @@ def make_step_record(progress: Progress, losses: dict[str, float]) -> dict[str, 
         "seconds": round(progress.seconds, 1),
         "losses": losses,
     }
+
+
+def lower_sizes(config: TrainConfig) -> str:
+    """What to do where memory is short."""
+    size = list(config.image_size)
+    return f"lower batch_size, which is {config.batch_size}, or image_size, which is {size}"
 
 
 def format_warning(message: Warning | str, *_: Any) -> str:
@@ -237,20 +253,31 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
             make_deterministic()
     stop = StopSignal()
     try:
-        check_gpus(config.CUDA_VISIBLE_DEVICES)
         check_shares(config)
         with ending_workers():
-            (rehearse if is_rehearsal else train)(config, device, stop)
+            if is_rehearsal:
+                rehearse(config, device, stop)
+            else:
+                with run_dir_of_our_own(config):
+                    train(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
-        fix = "lower init_lr and start anew, with another model_save_dir"
-        message, exit_code = f"{error}; {fix}", 1
+        fix = f"lower init_lr, which is {config.init_lr:g}"
+        if config.begin_use_adv_loss_epoch <= config.epochs:
+            rate = config.discriminator_init_lr
+            fix += f", or discriminator_init_lr, which is {rate:g}"
+        message = f"{error}; {fix}, and start anew, with another model_save_dir"
+        exit_code = 1
     except torch.OutOfMemoryError:
-        message, exit_code = "the GPU's memory is full; lower batch_size or image_size", 1
+        message, exit_code = f"the GPU's memory is full; {lower_sizes(config)}", 1
     except RuntimeError as error:
         if "can't allocate memory" in str(error):  # the CPU's kind of OutOfMemoryError
-            message, exit_code = "the memory is full; lower batch_size or image_size", 1
+            message, exit_code = f"the memory is full; {lower_sizes(config)}", 1
+        elif "DataLoader worker" in str(error) and not stop.number:
+            message = f"a process that loads photos was killed; {lower_sizes(config)}, or lower "
+            message += f"num_workers, which is {config.num_workers}"
+            exit_code = 1
         elif stop.number:
             # The signal went to all processes, also to a worker that could not ignore it yet.
             message = "stopped; the same command goes on from the last checkpoint"
@@ -260,7 +287,9 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     except PhotoError as error:
         # From a loader's worker it comes with a traceback, the message last.
         message, exit_code = str(error).splitlines()[-1].rpartition("PhotoError: ")[2], 2
-    except (CheckpointError, ConfigError, OSError) as error:
+    except OSError as error:
+        message, exit_code = describe_os_error(error), 2
+    except (CheckpointError, ConfigError) as error:
         message, exit_code = str(error), 2
     else:
         return 0
@@ -280,11 +309,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.conf, TrainConfig)
+        # Before CUDA wakes, which is when it looks at this.
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.CUDA_VISIBLE_DEVICES
+        check_gpus(config.CUDA_VISIBLE_DEVICES)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    # Before CUDA wakes, which is when it looks at this.
-    os.environ["CUDA_VISIBLE_DEVICES"] = config.CUDA_VISIBLE_DEVICES
     return launch(run, config, options.dry_run)
 
 

@@ -12,6 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 MAX_PSNR = 60.0  # dB, what a picture counts at most in a mean: equal ones have an infinite PSNR
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -34,12 +39,29 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming_file(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Give an OSError the name of the file: that of a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # one of our own
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line for the user: the file, if the error names one, and what is wrong."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def keep_copy(path: str | Path, copy: str | Path) -> None:
@@ -54,10 +76,28 @@ def keep_copy(path: str | Path, copy: str | Path) -> None:
 
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a text file, on the disk when this returns."""
-    with open(path, "a", encoding="utf-8") as file:
+    with naming_file(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def holding(folder: str | Path) -> Iterator[bool]:
+    """Hold a folder for a block, or until the process ends; gives False where another one does.
+
+    Where neither system nor disk knows locks (Windows, some networks), nothing is held.
+    """
+    with open(Path(folder) / ".lock", "a") as file:
+        is_ours = True
+        try:
+            if fcntl:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not forked along
+        except (BlockingIOError, PermissionError):
+            is_ours = False
+        except OSError:
+            pass
+        yield is_ours
 
 
 def remove_temporaries(folder: str | Path) -> None:

@@ -22,6 +22,7 @@ from distributed import (
     rank,
     rank_count,
     share_batch_norms,
+    share_weights,
 )
 
 needs_loopback = pytest.mark.skipif(
@@ -66,6 +67,31 @@ def test_gradients_of_one_process_stay_what_they_are():
     before = network.weight.grad.clone()
     average_gradients(network)
     assert network.weight.grad.equal(before) and network.bias.grad is None
+
+
+def share_from(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
+    torch.manual_seed(rank)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    torch.save(network.state_dict(), folder / f"before_{rank}.pth")
+    share_weights(network)
+    torch.save(network.state_dict(), folder / f"after_{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+@needs_loopback
+def test_all_processes_begin_with_the_weights_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(share_from, (tmp_path,), nprocs=2)
+    first, second, *after = (
+        torch.load(tmp_path / f"{name}.pth")
+        for name in ("before_0", "before_1", "after_0", "after_1")
+    )
+    assert not first["0.weight"].equal(second["0.weight"])
+    for state in after:
+        assert all(state[name].equal(weights) for name, weights in first.items())
 
 
 def test_batch_norms_of_one_process_are_what_they_were():

@@ -145,14 +145,43 @@ def test_a_resumed_run_needs_no_pretrained_weights(run_train, write_weights, tmp
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 
-@pytest.mark.parametrize("name", ["last.pth", "log.jsonl"])
-def test_a_damaged_file_of_a_run_is_refused_with_the_fix(run_train, tmp_path, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("last.pth", "previous.pth in its place, or choose another model_save_dir"),
+        ("log.jsonl", "move it away to go on"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_refused_with_the_fix(run_train, tmp_path, capsys, name, fix):
     assert run_train(epochs=2) == 0
     (tmp_path / "run" / name).write_bytes(b"damaged\n")
     assert run_train(epochs=2) == 2
     error = capsys.readouterr().err
-    assert f"{name}" in error and "move it away" in error and "Traceback" not in error
+    assert name in error and fix in error and "Traceback" not in error
     assert (tmp_path / "run" / name).read_bytes() == b"damaged\n"
+
+
+HOLD = (
+    "from utils import holding\nwith holding({!r}) as is_ours: print(is_ours, flush=True); input()"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is held there")
+def test_a_second_run_in_the_same_folder_is_refused(run_train, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    left = tmp_path / "run" / ".01234567.tmp.pth"
+    left.touch()
+    command = [sys.executable, "-c", HOLD.format(str(tmp_path / "run"))]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        assert run_train(epochs=1) == 2
+        assert "/run: another run is under way there; let it end" in capsys.readouterr().err
+        assert left.exists()
+        other.kill()
+    assert run_train(epochs=1) == 0
+    assert not left.exists()
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(run_train, tmp_path):

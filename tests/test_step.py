@@ -181,10 +181,11 @@ def test_a_loss_is_checked_before_it_spoils_the_weights(step_parts, monkeypatch)
 @pytest.mark.parametrize("name", ["adversarial", "discriminator"])
 def test_a_finite_loss_with_a_gradient_that_is_not_spoils_no_weights(step_parts, monkeypatch, name):
     networks, _, _ = step_parts
-    network = networks.generator if name == "adversarial" else networks.discriminator
+    judged = "generator" if name == "adversarial" else "discriminator"
+    network = getattr(networks, judged)
     before = [weight.clone() for weight in network.parameters()]
     # 0, with the gradient 0 * inf
     monkeypatch.setattr(step, f"{name}_loss", lambda logits, _: (logits.mean() * 0).abs().sqrt())
-    with pytest.raises(step.NonFiniteLossError, match="the gradient is nan"):
+    with pytest.raises(step.NonFiniteLossError, match=f"the gradient of the {judged} is nan"):
         take_step(step_parts)
     assert is_same(list(network.parameters()), before)

@@ -9,7 +9,14 @@ import pytest
 from conftest import ROOT
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from utils import atomic_write, keep_copy, psnr, remove_temporaries, ssim
+from utils import (
+    atomic_write,
+    describe_os_error,
+    keep_copy,
+    psnr,
+    remove_temporaries,
+    ssim,
+)
 
 
 def random_pair(height, width, seed=0):
@@ -108,6 +115,16 @@ def test_temporaries_of_a_killed_program_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_temporaries(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "last.pth", "photo.tmp.pth"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    with pytest.raises(OSError) as caught, atomic_write(path):
+        raise OSError(28, "No space left on device")
+    assert describe_os_error(caught.value) == f"{path}: No space left on device"
+    with pytest.raises(OSError, match=r"^no weights; name some$"), atomic_write(path):
+        raise OSError("no weights; name some")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems have no mallopt")

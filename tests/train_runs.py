@@ -6,7 +6,15 @@ import torch
 
 from checkpoint import load_checkpoint
 
-RUN_FILES = ["best.pth", "comparisons", "curve.png", "last.pth", "log.jsonl", "previous.pth"]
+RUN_FILES = [
+    ".lock",
+    "best.pth",
+    "comparisons",
+    "curve.png",
+    "last.pth",
+    "log.jsonl",
+    "previous.pth",
+]
 
 
 def records_of(run_dir) -> list[dict]:
