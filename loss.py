@@ -33,6 +33,9 @@ def pyramid_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
 
         4 * 2^(l-2) / 4^(l-1) = 2^(2-l):    1 for level 2, 1/2 for level 3, 1/4 for level 4.
 
+    Level 1 is the last that is given: while coarse levels are trained alone, the finest of them
+    and the one above it are levels 2 and 1 here, as of a smaller photo.
+
     Args:
         outputs: corrected photos, coarsest first, each (N, 3, H_l, W_l), about [0, 1].
         targets: the Gaussian pyramid of the normal photos, of the same shapes.

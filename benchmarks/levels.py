@@ -8,6 +8,9 @@ reference's, and all detail the photo's own, amplified as the coarsest level is.
 How well the brightness is guessed stands below, by scene: means and standard deviations of the
 corrections and of the references, their correlation, and how far the corrections of one scene
 scatter.
+
+The network is the plain one, on the photo alone; scores take in what photos are padded with to
+sides that the pyramid can halve.
 """
 
 import argparse
@@ -20,6 +23,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bilateral_grid import to_batch
+from checkpoint import CheckpointError
 from correction import load_model
 from pairs import read_pairs
 from pyramid import gaussian_pyramid, pad_for_pyramid, pyramid_up
@@ -58,7 +63,10 @@ def main() -> None:
     pairs, faults = read_pairs(options.pairs)
     if faults:
         parser.error("\n".join(faults))
-    model = load_model(options.weights)
+    try:
+        model = load_model(options.weights)
+    except (CheckpointError, OSError) as error:
+        parser.error(str(error))
     levels = range(model.level_count, 0, -1)
     scores = defaultdict(lambda: defaultdict(list))
     means = defaultdict(lambda: defaultdict(list))
@@ -66,10 +74,7 @@ def main() -> None:
         photo = load_picture(pair.input)
         photos, references = (
             gaussian_pyramid(
-                pad_for_pyramid(
-                    torch.from_numpy(picture).permute(2, 0, 1)[None] / 255,
-                    model.level_count,
-                ),
+                pad_for_pyramid(to_batch(picture.astype(np.float32) / 255), model.level_count),
                 model.level_count,
             )
             for picture in (photo, load_picture(pair.reference, photo.shape[:2]))

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from checkpoint import CheckpointError
 from colour import to_8_bit
 from correction import correct, load_model
 from pairs import read_pairs
@@ -39,7 +40,10 @@ def main() -> None:
     pairs, faults = read_pairs(options.pairs)
     if faults:
         parser.error("\n".join(faults))
-    model = load_model(options.weights)
+    try:
+        model = load_model(options.weights)
+    except (CheckpointError, OSError) as error:
+        parser.error(str(error))
     scores = defaultdict(lambda: defaultdict(list))
     for pair in tqdm(pairs, unit="pair", leave=False, disable=None):
         photo = to_8_bit(load_photo(pair.input).pixels)

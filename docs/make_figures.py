@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from bilateral_grid import to_batch
 from correction import correct, fit_into, load_model
 from photo import load_photo
 from pyramid import gaussian_pyramid, laplacian_pyramid, pad_for_pyramid
@@ -38,7 +39,7 @@ def save_before_after(
 def save_levels(path: Path, model: torch.nn.Module) -> None:
     """Write a table of pictures: what every level sees, and what it makes of it."""
     photo = fit_into(load_photo(ROOT / "test" / "room_minus3ev.jpg").pixels, (512, 512))
-    abnormal = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    abnormal = to_batch(photo.astype(np.float32) / 255)
     padded = pad_for_pyramid(abnormal, model.level_count)
     rows = list(
         zip(
