@@ -20,7 +20,7 @@ PLACES, TONES = 5, 21
 PLACE_SPREAD, TONE_SPREAD = 0.22, 0.05
 # Ridge penalty, a variance of values in [0, 1]: colours that differ much less say nothing.
 RIDGE = 1e-4
-# px of the coarse level's long side that are looked at; more tell nothing new.
+# px of a picture's long side that are looked at; more tell nothing new, of 512 px either.
 SAMPLES = 32
 # Values that are mapped at once: few stay in the cache, and bound the memory.
 CHUNK = 2**19
