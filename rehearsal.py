@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from config import ConfigError, TrainConfig
+from config import TrainConfig
 from dataset import ValidationDataset, keep_readable, none_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
@@ -26,6 +25,7 @@ from loader import (
     stage_image_size,
 )
 from report import import_summary_writer
+from run_dir import check_run_dir
 from run_state import LAST, Networks, Optimizers, make_networks, make_optimizers, restore_run
 from step import step_settings, train_step
 from validation import validate
@@ -89,15 +89,6 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
             f"an epoch {format_time(per_epoch)}"
         )
     tell(f"in all about {format_time(seconds)}; memory {describe_memory(device)}")
-
-
-def check_run_dir(run_dir: Path) -> None:
-    """Raise ConfigError where the run's folder can't be made, or written to."""
-    nearest = next(path for path in (run_dir, *run_dir.parents) if path.exists())
-    if not nearest.is_dir():
-        raise ConfigError([f"model_save_dir is {run_dir}: {nearest} is a file; name another"])
-    if not os.access(nearest, os.W_OK):
-        raise ConfigError([f"model_save_dir is {run_dir}: {nearest} is read-only; name another"])
 
 
 def tell(line: str) -> None:
@@ -173,7 +164,8 @@ def time_validation(
     device: torch.device,
 ) -> float:
     """Validate a photo in each process, twice; returns seconds for all of them."""
-    dataset = ValidationDataset(paths[:1], stage_image_size(config, active_count))
+    image_size = stage_image_size(config, active_count)
+    dataset = ValidationDataset(paths[:1], image_size, config.brightness_pull)
     for _ in range(2):  # the first one, which is slower, does not count
         start = time.perf_counter()
         validate(networks.average, [dataset[0]], active_count, device)

@@ -6,12 +6,10 @@ The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,10 @@ from loader import (
     make_valid_loader,
     stage_image_size,
 )
-from photo import PhotoError
-from rehearsal import check_run_dir, rehearse
+from photo import PhotoError, one_line
+from rehearsal import rehearse
 from report import RunLog, describe_epoch, make_writer, save_comparison
+from run_dir import BEST, COMPARISONS, run_dir_of_our_own
 from run_state import (
     LAST,
     Networks,
@@ -50,11 +49,8 @@ from run_state import (
     set_rates,
 )
 from step import NonFiniteLossError, step_settings, train_step
-from utils import describe_os_error, holding, keep_freed_memory, remove_temporaries
+from utils import describe_os_error, give_back_memory, keep_freed_memory
 from validation import mean, spoilt_psnr, validate
-
-BEST = "best.pth"  # weights to predict with
-COMPARISONS = "comparisons"  # the pictures of the epochs
 
 
 def train_one_epoch(
@@ -147,7 +143,9 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             active_count = count_active_levels(config, epoch)
             train_loader = make_train_loader(config, train_paths, active_count, device)
             valid_loader = make_valid_loader(config, valid_paths, active_count, device)
+        give_back_memory()  # or new processes that load photos would share it, page by page
         losses = train_one_epoch(networks, optimizers, train_loader, config, progress, log, stop)
+        give_back_memory()
         scores, samples = validate(networks.average, valid_loader, active_count, device)
         is_comparable = progress.active_count > 0 and (
             stage_image_size(config, progress.active_count)
@@ -182,32 +180,6 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             raise Interrupted(stop_number, f"{done}; the same command goes on from there")
     if rank() == 0:
         print(f"done: the best weights are in {run_dir / BEST}")
-
-
-@contextlib.contextmanager
-def run_dir_of_our_own(config: TrainConfig) -> Iterator[None]:
-    """Make the run's folder, or tidy it up, and keep other runs out of it for a block.
-
-    Raises:
-        ConfigError: it can't be made, or written to, or another run is in it.
-    """
-    run_dir = Path(config.model_save_dir)
-    check_run_dir(run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"model_save_dir is {run_dir}: can't be made a folder ({error.strerror})"
-        raise ConfigError([f"{message}; name another"]) from None
-    if rank() > 0:
-        yield
-        return
-    with holding(run_dir) as is_ours:
-        if not is_ours:
-            message = f"model_save_dir is {run_dir}: another run is under way there"
-            raise ConfigError([f"{message}; let it end, or name another"])
-        remove_temporaries(run_dir)
-        remove_temporaries(run_dir / COMPARISONS)
-        yield
 
 
 def make_deterministic() -> None:
@@ -258,26 +230,24 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
             if is_rehearsal:
                 rehearse(config, device, stop)
             else:
-                with run_dir_of_our_own(config):
+                with run_dir_of_our_own(Path(config.model_save_dir)):
                     train(config, device, stop)
     except Interrupted as interruption:
         message, exit_code = str(interruption), interruption.exit_code
     except NonFiniteLossError as error:
-        fix = f"lower init_lr, which is {config.init_lr:g}"
-        if config.begin_use_adv_loss_epoch <= config.epochs:
-            rate = config.discriminator_init_lr
-            fix += f", or discriminator_init_lr, which is {rate:g}"
-        message = f"{error}; {fix}, and start anew, with another model_save_dir"
-        exit_code = 1
+        is_judged = any(word in str(error) for word in ("adversarial", "discriminator"))
+        key = "discriminator_init_lr" if is_judged else "init_lr"
+        fix = f"lower {key}, which is {getattr(config, key):g}, and start anew"
+        message, exit_code = f"{error}; {fix}, with another model_save_dir", 1
     except torch.OutOfMemoryError:
         message, exit_code = f"the GPU's memory is full; {lower_sizes(config)}", 1
     except RuntimeError as error:
         if "can't allocate memory" in str(error):  # the CPU's kind of OutOfMemoryError
             message, exit_code = f"the memory is full; {lower_sizes(config)}", 1
-        elif "DataLoader worker" in str(error) and not stop.number:
-            message = f"a process that loads photos was killed; {lower_sizes(config)}, or lower "
-            message += f"num_workers, which is {config.num_workers}"
-            exit_code = 1
+        elif "DataLoader worker (pid" in str(error) and not stop.number:  # it was killed
+            reason = one_line(error)
+            fix = f"{lower_sizes(config)}, or num_workers, which is {config.num_workers}"
+            message, exit_code = f"{reason}; {fix}", 1
         elif stop.number:
             # The signal went to all processes, also to a worker that could not ignore it yet.
             message = "stopped; the same command goes on from the last checkpoint"

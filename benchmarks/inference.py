@@ -1,12 +1,13 @@
 """Time and memory of predict.py beside its parts, all in one run: python -m benchmarks.inference
 
-Each part runs in a process of its own, whose peak memory counts from where it stands with the
-libraries and the network loaded. The photo is a dim room with grain; part c1 is a page of fine
-print, which takes longest. Times are the best of several repetitions. Of 12 megapixels, a
-folder of photos stands beside the parts of one; at the end, `correct` on 512 x 512 px beside the
-network's pass alone, and what it takes to start. A pass is one of all levels, the coarsest on four
-mirror images. Part b1 is all that `correct` needs of the network by default: the coarsest level
-on the mirror images as they are and toned, its correction carried to 512 px.
+Each part runs in a process of its own, which keeps freed memory as predict.py does, and whose peak
+counts from where it stands with the libraries and the network loaded. The photo is a dim room with
+grain; part c1 is a page of fine print, which takes longest. Times are the best of several
+repetitions. Of 12 megapixels, a folder of photos stands beside the parts of one; at the end,
+`correct` on 512 x 512 px beside the network's pass alone, and what it takes to start. A pass is one
+of all levels, the coarsest on four mirror images. Part b1 is all that `correct` needs of the
+network by default: the coarsest level on the mirror images as they are and toned, its correction
+carried to 512 px.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from config import PredictConfig
 from correction import correct, correct_file, correct_files, load_model
 from inference import device_of, run_network
 from photo import load_photo, save_photo
+from utils import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights" / "exposure_correction.pth"
@@ -79,7 +81,7 @@ def network_pass(path: Path, output: Path, model: torch.nn.Module) -> None:
 
 
 def coarsest_pass(path: Path, output: Path, model: torch.nn.Module) -> None:
-    run_network(np.full((341, 512, 3), 0.4, np.float32), model)
+    run_network(np.full((341, 512, 3), 0.4, np.float32), model, model.level_count)
 
 
 def whole_predict(path: Path, output: Path, model: torch.nn.Module) -> None:
@@ -102,6 +104,7 @@ PARTS: dict[str, Callable[[Path, Path, torch.nn.Module], None]] = {
 
 def measure(part: str, path: Path, repetitions: int) -> tuple[float, float, float]:
     """Return wall seconds, CPU seconds and peak memory in GB of one part."""
+    keep_freed_memory()
     model = load_model(WEIGHTS)
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     with tempfile.TemporaryDirectory() as folder:
@@ -117,6 +120,7 @@ def measure(part: str, path: Path, repetitions: int) -> tuple[float, float, floa
 
 def measure_folder(path: Path, count: int, repetitions: int) -> float:
     """Return wall seconds a photo, of `count` copies of one photo corrected as a folder."""
+    keep_freed_memory()
     model = load_model(WEIGHTS)
     with tempfile.TemporaryDirectory() as folder:
         outputs = {}

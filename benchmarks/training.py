@@ -32,6 +32,7 @@ from loss import pyramid_loss, reconstruction_loss
 from pyramid import gaussian_pyramid, laplacian_pyramid
 from run_state import Networks, Optimizers, make_networks, make_optimizers, update_average
 from step import has_fast_half_precision, step_settings, train_step
+from utils import keep_freed_memory
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parent.parent
@@ -235,6 +236,7 @@ def print_step(config: TrainConfig) -> None:
 def main() -> None:
     cv2.setNumThreads(1)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     config = load_config(ROOT / "conf.json", TrainConfig)
     print("# Speed of training\n")
     print("By `python -m benchmarks.training > docs/performance.md`, on", describe_machine())

@@ -120,6 +120,20 @@ def test_a_dry_run_looks_at_the_checkpoint_and_leaves_it(run_train, rehearse, tm
     assert load_checkpoint(run_dir / "last.pth")["progress"]["epoch"] == 3
 
 
+def test_a_dry_run_charges_what_is_left_of_an_epoch(
+    run_train, rehearse, after_step, monkeypatch, capsys
+):
+    after_step(lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
+    assert run_train(epochs=2) == 130  # after 4 of 5 photos
+    monkeypatch.setattr(rehearsal, "time_loading", lambda *_: (2.0, []))
+    monkeypatch.setattr(rehearsal, "time_steps", lambda *_: 5.0)
+    monkeypatch.setattr(rehearsal, "time_validation", lambda *_: 10.0)
+    capsys.readouterr()
+    assert rehearse(epochs=2) == 0
+    out = capsys.readouterr().out
+    assert "; an epoch 45 s" in out and "in all about 62 s;" in out
+
+
 def test_a_dry_run_refuses_other_photos_in_mid_epoch(
     run_train, rehearse, tmp_path, after_step, capsys
 ):
