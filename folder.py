@@ -72,7 +72,9 @@ def find_inputs(
     for path, output in outputs.items():
         for file in files_of(output, compare):
             present = identity(file)
-            if present and (present in photos or not (is_marked or path in skipped)):
+            # A comparison is there before its result: what was stopped in between may go on.
+            is_result = is_marked or path in skipped or (skip_existing and file != output)
+            if present and (present in photos or not is_result):
                 fault = f"{file} would be replaced; name another, or an empty one"
                 raise ConfigError([f"result_output_dir is {output_dir}: {fault}"])
     rank, rank_count = 0, 1

@@ -136,6 +136,7 @@ def test_comparisons_replace_nothing_either(touch, tmp_path):
     (others / "a.jpg.compare.png").touch()
     with pytest.raises(ConfigError, match=r"a\.jpg\.compare\.png would be replaced"):
         find_inputs(folder / "a.png", others, "jpeg", compare=True)
+    assert find_inputs(folder / "a.png", others, "jpeg", skip_existing=True, compare=True).outputs
 
 
 def test_a_photo_is_not_replaced_under_another_name_of_the_same_file(touch, tmp_path):
