@@ -185,7 +185,8 @@ class ValidationDataset(Dataset):
     Args:
         paths: photos that can be read.
         image_size: (height, width) of what is seen of them in px.
-        brightness_pull: as in training, so that what the network learns to make is what counts.
+        brightness_pull: as in training, so that what the network learns to make of wrong exposures
+            is what counts; at 0 EV it is the photo itself.
     """
 
     def __init__(
@@ -200,7 +201,11 @@ class ValidationDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return (abnormal, normal), each (exposures, 3, h, w) uint8."""
-        photo = load_rgb(self.paths[index], max(self.image_size))
+        try:
+            photo = load_rgb(self.paths[index], max(self.image_size))
+        except PhotoError as error:  # it could be read when the run began
+            fix = "put it back, and the same command goes on"
+            raise PhotoError(f"valid_data_dir: {error}; {fix}") from error
         height, width = largest_box(photo, self.image_size)
         top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
         crop = crop_and_resize(photo, (top, left, height, width), self.image_size)

@@ -107,11 +107,6 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def is_under_torchrun() -> bool:
-    """Whether torchrun has started this process, and others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def check_gpus(visible: str) -> None:
     """Raise ConfigError where some, but not all, of the GPUs are there, as "0,1" names them."""
     named, found = len(visible.split(",")), torch.cuda.device_count()
@@ -126,7 +121,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     Under torchrun, which has started the processes already, this one joins them. Without a
     GPU, or with one, there is this process only.
     """
-    if is_under_torchrun():
+    if {"RANK", "LOCAL_RANK"} <= os.environ.keys():
         return _run_rank(int(os.environ["LOCAL_RANK"]), run, arguments)
     gpu_count = torch.cuda.device_count()
     if gpu_count < 2:
@@ -165,7 +160,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
 
 def wait_for_others() -> None:
     """Wait for the other processes of torchrun, which ends them all where one ends with a 1."""
-    if is_under_torchrun():
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         with without_handlers():  # Python's wait for the end of what is not Python
             if not dist.is_initialized():
                 dist.init_process_group("gloo", timeout=timedelta(days=7))

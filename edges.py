@@ -95,5 +95,7 @@ def mend_edges(
     with ThreadPoolExecutor(
         cv2.getNumThreads(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        list(pool.map(mend_strip, range(0, height, strip_height)))
-    torch.set_num_threads(thread_count)  # new threads, whoever starts them, begin with the last
+        try:
+            list(pool.map(mend_strip, range(0, height, strip_height)))
+        finally:  # new threads, whoever starts them, begin with what any thread has set last
+            torch.set_num_threads(thread_count)

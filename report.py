@@ -147,7 +147,9 @@ def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def save_comparison(path: Path, samples: list[Tensor], width: int = 200) -> None:
-    """Write a grid PNG; for each photo rows of abnormal and corrected, what is wanted last.
+    """Write a grid PNG: for each photo rows of abnormal and corrected.
+
+    In the last column is what is wanted of the first one.
 
     Args:
         path: the file.

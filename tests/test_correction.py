@@ -224,7 +224,7 @@ def test_what_alpha_hides_has_no_say_in_the_exposure(
 def test_alpha_that_hides_nothing_changes_nothing(monkeypatch):
     seen = np.random.default_rng(0).random((64, 80, 3), np.float32)
     monkeypatch.setattr(correction, "run_network", lambda *_: seen)
-    photo = np.zeros((64, 80, 3), np.uint8)
+    photo = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     plain = correction.correct(photo, NETWORK)
     for dtype, white in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
         opaque = np.full((64, 80), white, dtype)

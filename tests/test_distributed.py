@@ -110,6 +110,13 @@ def test_without_a_gpu_the_run_is_in_this_process(monkeypatch):
     assert calls == [(torch.device("cpu"), "a", 1)]
 
 
+def test_a_rank_that_is_not_torchruns_is_no_reason_to_join_others(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert launch(lambda device: 7) == 7
+
+
 @needs_loopback
 def test_two_processes_train_as_one_does(train_settings, write_photos, write_json, tmp_path):
     write_photos(tmp_path / "train", 6)

@@ -43,13 +43,17 @@ def test_a_full_memory_is_told_in_one_line(run_train, monkeypatch, capsys):
 
 def test_a_loader_that_was_killed_is_told_in_one_line(run_train, monkeypatch, capsys):
     def fail(*_, **__):
-        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+        raise RuntimeError(f"{worker} exited unexpectedly\n")
 
     monkeypatch.setattr(train, "train_step", fail)
+    worker = "DataLoader worker (pid(s) 7)"
     assert run_train() == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("a process that loads photos was killed; lower batch_size, which is 2")
-    assert line.endswith("or lower num_workers, which is 0")
+    assert line.startswith(f"{worker} exited unexpectedly; lower batch_size, which is 2, or image")
+    assert line.endswith("or num_workers, which is 0")
+    worker = "Caught RuntimeError in DataLoader worker process 0."
+    with pytest.raises(RuntimeError, match="Caught"):
+        run_train()
 
 
 def test_a_rate_far_too_high_is_told_and_the_good_checkpoint_stays(run_train, tmp_path, capsys):
