@@ -72,8 +72,8 @@ def correct(
 
     The network sees the photo fitted into `image_size`; what it changes is then carried to full
     size by local gains and offsets, which keep every pixel's detail, and by a bilateral grid
-    where a pixel is unlike its surroundings; not so where finer levels are the network's, or
-    `fuse` is on, which leave soft edges that no grid has.
+    where a pixel is unlike its surroundings; not so where finer levels are the network's, whose
+    soft edges no grid has.
 
     Args:
         photo: (H, W, 3) uint8 or uint16, or float32 in [0, 1]; sRGB.
@@ -130,7 +130,7 @@ def correct(
         return to_pixels(corrected * WHITE[photo.dtype], photo.dtype)
     # What alpha hides differs from what the network saw, even where the photo is of its size.
     carried = upsample_correction(photo, abnormal, corrected)
-    if finest_level == model.level_count > 1 and not fuse:
+    if finest_level == model.level_count > 1:
         mend_edges(carried, photo, abnormal, corrected)
     return carried
 

@@ -108,7 +108,7 @@ def test_photos_of_the_network_size_come_out_as_the_network_has_them(monkeypatch
         ({"finest_level": 1}, False),  # the network's edges are its own
         ({"image_size": (56, 70)}, False),  # too small for level 4
         ({"level_scales": [1, 1, 1, 1]}, False),
-        ({"fuse": True}, False),
+        ({"fuse": True}, True),
     ],
 )
 def test_letters_at_full_size_leave_no_smudges_around_them(monkeypatch, options, is_even):
