@@ -97,7 +97,7 @@ class TrainConfig(Config):
     valid_data_dir: str = required(text(), "data/valid")
     # photos per step, over all GPUs together
     batch_size: int = required(whole(1), 16)
-    # learning rate at the start and end of a cosine; each level has its own, over its epochs
+    # learning rate at the start and end of a cosine; each level has its own, while it learns
     init_lr: float = required(number(0, above=True), 1e-3)
     final_lr: float = required(number(0), 1e-6)
     # L2 penalty on the weights of the network, and of the discriminator
@@ -157,6 +157,8 @@ class TrainConfig(Config):
     brightness_pull: float = optional(number(0, 1), 0.0)
     # share of the spoilt photos whose white areas hold detail that exposure shifts show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
+    # levels that are trained from the first epoch stay as they are once finer ones join
+    is_first_stage_frozen: bool = optional(boolean(), False)
     # weight of the agreement loss between two spoilt versions of every photo, until finer levels
     # join; 0: one version
     agreement_weight: float = optional(number(0, 100), 0.0)

@@ -22,38 +22,13 @@ from dataset import (
 )
 from distributed import gather, rank, rank_count
 from interruption import SIGNALS
+from stages import count_versions, stage_image_size
 from synthesis import ExposureSynthesis
-
-
-def count_active_levels(config: TrainConfig, epoch: int) -> int:
-    """How many of the coarsest sub-networks are trained in an epoch (from 1)."""
-    if config.begin_use_level_epoch is None:
-        return config.laplacian_level_count
-    return sum(begin is not None and begin <= epoch for begin in config.begin_use_level_epoch)
 
 
 def count_epoch_photos(photo_count: int) -> int:
     """How many of the photos an epoch sees: as `EpochSampler` leaves out what does not divide."""
     return photo_count - photo_count % rank_count()
-
-
-def stage_image_size(config: TrainConfig, active_count: int) -> tuple[int, int]:
-    """Size in px at which the network sees photos while only coarse levels are trained.
-
-    One level finer than the finest that is trained, as `ExposureCorrectionNet.forward` wants.
-    """
-    halvings = max(0, config.laplacian_level_count - active_count - 1)
-    height, width = (side >> halvings for side in config.image_size)
-    return height, width
-
-
-def count_versions(config: TrainConfig, active_count: int) -> int:
-    """How many spoilt versions of a photo are seen: two, to agree, until finer levels join.
-
-    Exposure is found by the first levels, and two versions double the cost of the finer ones.
-    """
-    is_first_stage = active_count == count_active_levels(config, 1)
-    return 2 if config.agreement_weight and is_first_stage else 1
 
 
 def start_worker(_: int) -> None:

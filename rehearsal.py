@@ -18,15 +18,14 @@ from dataset import ValidationDataset, keep_readable, none_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
-    count_active_levels,
     count_epoch_photos,
     find_train_and_valid_photos,
     make_train_loader,
-    stage_image_size,
 )
 from report import import_summary_writer
 from run_dir import check_run_dir
 from run_state import LAST, Networks, Optimizers, make_networks, make_optimizers, restore_run
+from stages import count_active_levels, stage_image_size
 from step import step_settings, train_step
 from validation import validate
 

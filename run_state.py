@@ -13,6 +13,7 @@ from checkpoint import CheckpointError, load_checkpoint, load_weights, save_chec
 from config import ConfigError, TrainConfig
 from distributed import gather, rank, share_batch_norms, share_weights
 from model import Discriminator, ExposureCorrectionNet
+from stages import last_epoch
 from utils import keep_copy
 
 # Where and how a run computes, saves and logs may change when it goes on; what it computes not.
@@ -171,27 +172,29 @@ def cosine_rate(init_lr: float, final_lr: float, share: float) -> float:
 def set_rates(optimizers: Optimizers, config: TrainConfig, epochs_done: float) -> None:
     """Set all learning rates; each level and the discriminator has its own cosine.
 
-    It runs from the epoch in which training of the level begins to the end of the last epoch.
+    It runs from the epoch in which training of the level begins to the end of its last one.
 
     Args:
         epochs_done: epochs that are over, and the share of the one under way.
     """
 
-    def rate(init_lr: float, final_lr: float, begin_epoch: int) -> float:
+    def rate(init_lr: float, final_lr: float, begin_epoch: int, end_epoch: int) -> float:
         before = begin_epoch - 1
-        share = (epochs_done - before) / max(1, config.epochs - before)
+        share = (epochs_done - before) / max(1, end_epoch - before)
         return cosine_rate(init_lr, final_lr, min(max(share, 0.0), 1.0))
 
     groups = optimizers.generator.param_groups
     begin_epochs = config.begin_use_level_epoch or [1] * len(groups)
     for group, begin_epoch in zip(groups, begin_epochs, strict=True):
         if begin_epoch is not None:
-            group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch)
+            end_epoch = last_epoch(config, begin_epoch)
+            group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch, end_epoch)
     for group in optimizers.discriminator.param_groups:
         group["lr"] = rate(
             config.discriminator_init_lr,
             config.discriminator_final_lr,
             config.begin_use_adv_loss_epoch,
+            config.epochs,
         )
 
 

@@ -17,6 +17,7 @@ from loss import (
 )
 from pyramid import gaussian_pyramid, pad_for_pyramid
 from run_state import Networks, Optimizers, update_average
+from stages import count_frozen_levels
 
 
 class NonFiniteLossError(ValueError):
@@ -36,6 +37,7 @@ def step_settings(
     """What `train_step` takes besides networks and photos, in an epoch."""
     return {
         "active_count": active_count,
+        "frozen_count": count_frozen_levels(config, active_count),
         "is_adversarial": epoch >= config.begin_use_adv_loss_epoch,
         "is_mixed_precision": config.mixed_precision == "auto" and has_fast_half_precision(device),
         "ema_decay": config.ema_decay,
@@ -49,6 +51,7 @@ def train_step(
     abnormal: Tensor,
     normal: Tensor,
     active_count: int,
+    frozen_count: int,
     is_adversarial: bool,
     is_mixed_precision: bool,
     ema_decay: float,
@@ -63,9 +66,11 @@ def train_step(
     pyramid_count = min(active_count + 1, generator.level_count)
     version_count = abnormal.shape[1]
     abnormal = abnormal.flatten(0, 1)
-    for index, upsampling in enumerate(generator.upsamplings):
+    for index, sub_network in enumerate(generator.sub_networks):
+        sub_network.requires_grad_(index >= frozen_count)
+    for index, upsampling in enumerate(generator.upsamplings, 1):
         # One above the active levels only carries their result; it learns once its level does.
-        upsampling.requires_grad_(index + 1 < active_count)
+        upsampling.requires_grad_(frozen_count <= index < active_count)
     abnormal, normal = (pad_for_pyramid(photos, pyramid_count) for photos in (abnormal, normal))
 
     with half_precision:

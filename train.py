@@ -25,13 +25,11 @@ from distributed import check_gpus, gather, launch, rank, rank_count
 from interruption import Interrupted, StopSignal
 from loader import (
     check_shares,
-    count_active_levels,
     count_epoch_photos,
     ending_workers,
     find_train_and_valid_photos,
     make_train_loader,
     make_valid_loader,
-    stage_image_size,
 )
 from photo import PhotoError, one_line
 from rehearsal import rehearse
@@ -48,6 +46,7 @@ from run_state import (
     save_run,
     set_rates,
 )
+from stages import count_active_levels, stage_image_size
 from step import NonFiniteLossError, step_settings, train_step
 from utils import describe_os_error, give_back_memory, keep_freed_memory
 from validation import mean, spoilt_psnr, validate

@@ -50,6 +50,16 @@ def test_every_level_and_the_discriminator_fall_over_their_own_epochs(make_confi
             assert right is None or rate == pytest.approx(right)
 
 
+def test_frozen_levels_fall_until_finer_ones_join(make_config):
+    config = make_config(epochs=10, begin_use_level_epoch=[1, 5], is_first_stage_frozen=True)
+    optimizers = make_optimizers(make_networks(config, CPU), config)
+    for epochs_done, share in ((0, 0), (2, 0.5), (4, 1), (9, 1)):
+        set_rates(optimizers, config, epochs_done)
+        right = cosine_rate(config.init_lr, config.final_lr, share)
+        assert rates_of(optimizers)[0] == pytest.approx(right)
+    assert rates_of(optimizers)[1] == cosine_rate(config.init_lr, config.final_lr, 5 / 6)
+
+
 def test_without_stages_all_levels_have_the_same_rate(make_config):
     config = make_config(epochs=10)
     optimizers = make_optimizers(make_networks(config, CPU), config)

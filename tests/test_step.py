@@ -27,7 +27,9 @@ def step_parts(train_settings):
     )
 
 
-def take_step(step_parts, active_count: int = 2, is_adversarial: bool = True) -> dict[str, float]:
+def take_step(
+    step_parts, active_count: int = 2, frozen_count: int = 0, is_adversarial: bool = True
+) -> dict[str, float]:
     networks, optimizers, (abnormal, normal) = step_parts
     return step.train_step(
         networks,
@@ -35,6 +37,7 @@ def take_step(step_parts, active_count: int = 2, is_adversarial: bool = True) ->
         abnormal,
         normal,
         active_count=active_count,
+        frozen_count=frozen_count,
         is_adversarial=is_adversarial,
         is_mixed_precision=False,
         ema_decay=0.0,
@@ -148,6 +151,20 @@ def test_levels_that_are_not_trained_yet_stay_as_they_are(step_parts):
     assert is_same(copy_of(networks.generator.sub_networks[1]), before)
     assert set(gradients_of(networks.generator.sub_networks[1])) == {None}
     assert None not in gradients_of(networks.generator.sub_networks[0])
+
+
+@pytest.mark.parametrize("is_adversarial", [False, True])
+def test_frozen_levels_stay_as_they_are_and_finer_ones_learn(step_parts, is_adversarial):
+    networks, _, _ = step_parts
+    take_step(step_parts, active_count=1, is_adversarial=False)
+    coarse, fine = networks.generator.sub_networks
+    before = copy_of(coarse), copy_of(fine), copy_of(networks.generator.upsamplings)
+    take_step(step_parts, frozen_count=1, is_adversarial=is_adversarial)
+    assert is_same(copy_of(coarse), before[0])
+    assert not any(p.equal(before[1][name]) for name, p in fine.named_parameters())
+    assert not any(
+        p.equal(before[2][name]) for name, p in networks.generator.upsamplings.named_parameters()
+    )
 
 
 def test_two_versions_of_a_photo_are_trained_on_and_made_to_agree(step_parts):

@@ -164,6 +164,17 @@ def test_stages_begin_in_their_epochs_and_at_their_sizes(run_train, tmp_path, mo
     assert [r["active_levels"] for r in records_of(tmp_path / "run")] == [1, 2, 2, 3]
 
 
+def test_a_frozen_first_stage_keeps_its_weights_to_the_end(run_train, tmp_path):
+    stages = {"begin_use_level_epoch": [1, 2], "is_first_stage_frozen": True}
+    assert run_train(epochs=3, **stages) == 0
+    weights = load_checkpoint(tmp_path / "run" / "last.pth")["networks"]["generator"]
+    assert run_train(epochs=2, model_save_dir=str(tmp_path / "shorter"), **stages) == 0
+    earlier = load_checkpoint(tmp_path / "shorter" / "last.pth")["networks"]["generator"]
+    for name, weight in weights.items():
+        is_coarse = name.startswith("sub_networks.0")
+        assert weight.equal(earlier[name]) == is_coarse, name
+
+
 def test_a_run_with_agreement_counts_photos_and_not_versions(run_train, tmp_path):
     assert run_train(agreement_weight=0.5) == 0
     assert all("agreement" in record["losses"] for record in records_of(tmp_path / "run"))
