@@ -24,7 +24,7 @@ from folder import comparison_path
 from inference import choose_finest_level, run_network
 from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
-from photo import load_photo, naming, one_line, save_photo
+from photo import as_photo_error, load_photo, one_line, save_photo
 from photo_formats import PhotoError
 from upsample import WHITE, to_pixels, upsample_correction
 
@@ -211,7 +211,7 @@ def correct_file(
             for pixels in (photo.pixels, corrected)
         )
         comparison = comparison_path(output)
-        with naming(comparison):
+        with as_photo_error(comparison):
             save_comparison(comparison, before, after)
     save_photo(photo, corrected, output, config.output_format, config.quality)
 

@@ -109,7 +109,7 @@ def save_photo(
         raise ValueError(f"quality is {quality}, allowed are 1 to 100")
     path = Path(path)
     name = written_format(path, output_format) or photo.format.replace("RAW", "TIFF")
-    with naming(path), atomic_write(path) as temporary, temporary.open("wb") as file:
+    with as_photo_error(path), atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
             encode(photo, corrected, name, file, quality)
         except Exception as error:  # encoders raise whatever they like
@@ -120,7 +120,7 @@ def save_photo(
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def as_photo_error(path: Path) -> Iterator[None]:
     """Turn the OSError of a file that can't be written into a PhotoError with its name."""
     try:
         yield
