@@ -138,6 +138,8 @@ class TrainConfig(Config):
     begin_use_level_epoch: tuple[int | None, ...] | None = optional(
         or_null(list_of(or_null(whole(1)))), None
     )
+    # levels that are trained from the first epoch stay as they are once finer ones join
+    is_first_stage_frozen: bool = optional(boolean(), False)
     # range of exposure shifts in linear light, in stops; one number x: (-x, x)
     exposure_shift_ev: tuple[float, float] = optional(
         either(
@@ -157,8 +159,6 @@ class TrainConfig(Config):
     brightness_pull: float = optional(number(0, 1), 0.0)
     # share of the spoilt photos whose white areas hold detail that exposure shifts show, 0..1
     hidden_light_share: float = optional(number(0, 1), 0.0)
-    # levels that are trained from the first epoch stay as they are once finer ones join
-    is_first_stage_frozen: bool = optional(boolean(), False)
     # weight of the agreement loss between two spoilt versions of every photo, until finer levels
     # join; 0: one version
     agreement_weight: float = optional(number(0, 100), 0.0)

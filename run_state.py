@@ -56,7 +56,7 @@ class Progress:
         loss_sums: of those photos, by name.
         best_psnr: in dB, of the epochs that saw photos of the present size; others do not
             compare.
-        active_count: levels trained in the epoch before; 0: none yet.
+        active_count: levels at work in the epoch before; 0: none yet.
         seconds: training time of this epoch.
         step_count: steps of all epochs.
     """
@@ -125,32 +125,48 @@ def tell_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return changes
 
 
+def level_weights(network: ExposureCorrectionNet) -> list[list[torch.nn.Parameter]]:
+    """The weights of every level, coarsest first, those that enlarge the coarser one included."""
+    levels = [list(sub_network.parameters()) for sub_network in network.sub_networks]
+    for weights, upsampling in zip(levels[1:], network.upsamplings, strict=True):
+        weights += upsampling.parameters()
+    return levels
+
+
+def paired_levels(networks: Networks) -> list[tuple[list[torch.nn.Parameter], ...]]:
+    """The weights of every level of the network that learns, and those of its average."""
+    pair = (networks.generator, networks.average)
+    return list(zip(*map(level_weights, pair), strict=True))
+
+
 @torch.no_grad()
 def update_average(networks: Networks, optimizer: torch.optim.Optimizer, ema_decay: float) -> None:
     """Move the running average towards the weights, after a step of the generator's optimizer.
 
-    A level's first steps count fully, whenever it joins: its untrained weights are soon
-    forgotten.
+    A level's first steps count more, whenever it joins: its untrained weights are soon
+    forgotten. Levels that do not learn stay as they are.
     """
-    pairs = zip(networks.generator.parameters(), networks.average.parameters(), strict=True)
-    average_of = dict(pairs)
-    for group in optimizer.param_groups:
-        weights = group["params"]
+    for weights, averaged in paired_levels(networks):
+        if not weights[0].requires_grad:
+            continue
         state = optimizer.state.get(weights[0])
         step_count = int(state["step"]) if state else 0
         decay = min(ema_decay, (1 + step_count) / (10 + step_count)) if ema_decay else 0.0
-        torch._foreach_lerp_([average_of[weight] for weight in weights], weights, 1 - decay)
+        torch._foreach_lerp_(averaged, weights, 1 - decay)
+
+
+@torch.no_grad()
+def freeze_levels(networks: Networks, frozen_count: int) -> None:
+    """Give the coarsest levels their running average, which finer ones are then trained for."""
+    for weights, averaged in paired_levels(networks)[:frozen_count]:
+        torch._foreach_copy_(weights, averaged)
 
 
 def make_optimizers(networks: Networks, config: TrainConfig) -> Optimizers:
     """Make Adam for both networks; the generator's has one group of weights per level."""
-    generator = networks.generator
-    levels = [list(sub_network.parameters()) for sub_network in generator.sub_networks]
-    for weights, upsampling in zip(levels[1:], generator.upsamplings, strict=True):
-        weights += upsampling.parameters()
     return Optimizers(
         torch.optim.Adam(
-            [{"params": weights} for weights in levels],
+            [{"params": weights} for weights in level_weights(networks.generator)],
             config.init_lr,
             weight_decay=config.weight_decay,
             fused=True,

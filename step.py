@@ -16,7 +16,7 @@ from loss import (
     reconstruction_loss,
 )
 from pyramid import gaussian_pyramid, pad_for_pyramid
-from run_state import Networks, Optimizers, update_average
+from run_state import Networks, Optimizers, level_weights, update_average
 from stages import count_frozen_levels
 
 
@@ -59,18 +59,16 @@ def train_step(
 ) -> dict[str, float]:
     """One step of the generator, then one of the discriminator; returns the losses by name.
 
-    `abnormal` is (N, versions, 3, h, w), `normal` (N, 3, h, w); see TrainConfig for the settings.
+    `abnormal` is (N, versions, 3, h, w), `normal` (N, 3, h, w); see `step_settings`.
     """
     generator, discriminator = networks.generator, networks.discriminator
     half_precision = torch.autocast(abnormal.device.type, torch.bfloat16, is_mixed_precision)
     pyramid_count = min(active_count + 1, generator.level_count)
     version_count = abnormal.shape[1]
     abnormal = abnormal.flatten(0, 1)
-    for index, sub_network in enumerate(generator.sub_networks):
-        sub_network.requires_grad_(index >= frozen_count)
-    for index, upsampling in enumerate(generator.upsamplings, 1):
-        # One above the active levels only carries their result; it learns once its level does.
-        upsampling.requires_grad_(frozen_count <= index < active_count)
+    for index, weights in enumerate(level_weights(generator)):
+        for weight in weights:
+            weight.requires_grad_(frozen_count <= index < active_count)
     abnormal, normal = (pad_for_pyramid(photos, pyramid_count) for photos in (abnormal, normal))
 
     with half_precision:

@@ -40,6 +40,7 @@ from run_state import (
     Networks,
     Optimizers,
     Progress,
+    freeze_levels,
     make_networks,
     make_optimizers,
     restore_run,
@@ -72,6 +73,7 @@ def train_one_epoch(
     loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.photo_count
     progress.photo_total = photo_total = loader.sampler.total
     networks.generator.train()
+    freeze_levels(networks, settings["frozen_count"])
     last_saved = last_step = time.monotonic()
     bar = tqdm(
         total=photo_total,

@@ -123,6 +123,7 @@ def test_two_processes_train_as_one_does(train_settings, write_photos, write_jso
     write_photos(tmp_path / "valid", 3)  # which two processes cannot share evenly
     settings = train_settings | {
         "begin_use_level_epoch": [1, 2],
+        "is_first_stage_frozen": True,
         "begin_use_adv_loss_epoch": 2,
         "discriminator_init_lr": 1e-4,
         "ema_decay": 0.9,

@@ -39,14 +39,16 @@ def test_a_signal_stops_after_the_step_under_way_and_the_run_goes_on_from_there(
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 
+@pytest.mark.parametrize("is_frozen", [False, True])
 def test_a_run_interrupted_after_every_step_equals_the_unbroken_one(
-    run_train, tmp_path, after_step
+    run_train, tmp_path, after_step, is_frozen
 ):
-    assert run_train("unbroken", **HARD) == 0
+    settings = HARD | {"is_first_stage_frozen": is_frozen}
+    assert run_train("unbroken", **settings) == 0
     after_step(lambda _: os.kill(os.getpid(), signal.SIGINT))
-    codes = [run_train("broken", **HARD) for _ in range(9)]
+    codes = [run_train("broken", **settings) for _ in range(9)]
     assert codes == [130] * 9
-    assert run_train("broken", **HARD) == 0  # all steps are done; the last epoch's end is left
+    assert run_train("broken", **settings) == 0  # all steps are done; the last epoch's end is left
     assert_runs_are_equal(tmp_path / "unbroken", tmp_path / "broken")
 
 

@@ -165,14 +165,16 @@ def test_stages_begin_in_their_epochs_and_at_their_sizes(run_train, tmp_path, mo
 
 
 def test_a_frozen_first_stage_keeps_its_weights_to_the_end(run_train, tmp_path):
-    stages = {"begin_use_level_epoch": [1, 2], "is_first_stage_frozen": True}
-    assert run_train(epochs=3, **stages) == 0
-    weights = load_checkpoint(tmp_path / "run" / "last.pth")["networks"]["generator"]
-    assert run_train(epochs=2, model_save_dir=str(tmp_path / "shorter"), **stages) == 0
-    earlier = load_checkpoint(tmp_path / "shorter" / "last.pth")["networks"]["generator"]
-    for name, weight in weights.items():
-        is_coarse = name.startswith("sub_networks.0")
-        assert weight.equal(earlier[name]) == is_coarse, name
+    stages = {"begin_use_level_epoch": [1, 2], "is_first_stage_frozen": True, "ema_decay": 0.9}
+    networks = {}
+    for epochs in (2, 3):
+        run_dir = tmp_path / f"{epochs} epochs"
+        assert run_train(epochs=epochs, model_save_dir=str(run_dir), **stages) == 0
+        networks[epochs] = load_checkpoint(run_dir / "last.pth")["networks"]
+    average = networks[2]["average"]
+    for later in (networks[2]["generator"], networks[3]["generator"], networks[3]["average"]):
+        for name, weight in average.items():
+            assert weight.equal(later[name]) == name.startswith("sub_networks.0"), name
 
 
 def test_a_run_with_agreement_counts_photos_and_not_versions(run_train, tmp_path):
