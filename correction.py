@@ -24,7 +24,7 @@ from folder import comparison_path
 from inference import choose_finest_level, run_network
 from interruption import end_at_next_signal
 from model import ExposureCorrectionNet
-from photo import as_photo_error, load_photo, one_line, save_photo
+from photo import PHOTO_FAULTS, as_photo_error, load_photo, one_line, save_photo
 from photo_formats import PhotoError
 from upsample import WHITE, to_pixels, upsample_correction
 
@@ -259,7 +259,7 @@ def correct_files(
                     is_shown = show_window(path, output, max_pixels)
             except PhotoError as error:
                 failures.append(str(error))
-            except (ValueError, OSError, MemoryError, RuntimeError, cv2.error) as error:
+            except PHOTO_FAULTS as error:
                 failures.append(f"{path}: {one_line(error)}")
     except KeyboardInterrupt:
         # Threads can't be stopped; a second signal ends the process, and leaves temporary files.

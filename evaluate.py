@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import PIL
 
+from config import PredictConfig
 from interruption import escape_names, leave_closed_pipe
 from pairs import find_results, match_pairs, read_pairs
 from scores import LONG_SIDE, Corrector, load_picture, score_pairs
@@ -157,9 +158,8 @@ def run(options: argparse.Namespace) -> int:
             return 2
         digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]
         corrected = f"network of {options.weights} (sha256 {digest}), at the size below"
-        for name in ("finest_level", "restraint"):
-            if (value := getattr(options, name)) is not None:
-                corrected += f", {name} {value:g}"
+        restraint = PredictConfig.restraint if options.restraint is None else options.restraint
+        corrected += f", finest_level {options.finest_level or 'null'}, restraint {restraint:g}"
 
     scores, agreements, failures = score_pairs(pairs, correct)
     if scores:
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         leave_closed_pipe()
         return 1
     except KeyboardInterrupt:
-        print("stopped; no scores were written", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 

@@ -39,7 +39,8 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            columns, rows = table.fieldnames or [], list(table)
+            columns = table.fieldnames or []
+            rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         return [], [f"{path}: can't be read ({reason})"]
@@ -48,7 +49,7 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
         return [], [f"{path}: no column {', '.join(missing)}; its columns: {', '.join(columns)}"]
 
     pairs, faults = [], []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         photo, reference = (path.parent / (row[name] or "") for name in ("input", "gt"))
         wrong = [f"{name} is empty" for name in COLUMNS if not row[name]]
         wrong = wrong or [f"no file {file}" for file in (photo, reference) if not file.is_file()]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from colour import to_8_bit
@@ -18,6 +19,9 @@ from photo_formats import (
     written_format,
 )
 from utils import atomic_write
+
+# What one photo of several may fail by, while the others go on.
+PHOTO_FAULTS = (ValueError, OSError, MemoryError, RuntimeError, cv2.error)
 
 MAX_PIXELS = 300_000_000
 HEAD_LENGTH = 4096  # bytes that tell the format

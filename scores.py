@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from colour import to_8_bit
 from pairs import Pair, grouped
-from photo import load_photo
+from photo import PHOTO_FAULTS, load_photo, one_line
 from utils import capped_psnr, psnr, ssim
 
 LONG_SIDE = 512  # px; the size that every picture is scored at
@@ -57,8 +57,8 @@ def score_pairs(
                 photo = load_picture(path)
                 corrected = correct(same_input[0], photo)
                 made = dict(zip(METHODS, (corrected, photo, mid_grey_gamma(photo)), strict=True))
-            except (OSError, ValueError) as error:
-                reason = str(error).removeprefix(f"{path}: ")
+            except PHOTO_FAULTS as error:
+                reason = one_line(error).removeprefix(f"{path}: ")
                 failures.append(f"{path}: {reason}")
                 continue
             for method, image in made.items():
@@ -67,8 +67,8 @@ def score_pairs(
                 try:
                     reference = load(pair.reference, photo.shape[:2])
                     measures = {name: compare(image, reference) for name, image in made.items()}
-                except (OSError, ValueError) as error:
-                    failures.append(f"{path}: {error}")
+                except PHOTO_FAULTS as error:
+                    failures.append(f"{path}: {one_line(error)}")
                     continue
                 scores.append(Score(pair, measures))
         if len(pictures["corrected"]) > 1:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 import correction
@@ -97,7 +98,10 @@ def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, mo
     weights = ["--weights", str(tmp_path / "mine.pth")]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
     assert calls == [((24, 32, 3), model, (512, 512), {})] * 4
-    assert "mine.pth (sha256 9a129038d9a0), at the size below\n" in capsys.readouterr().out
+    assert (
+        "mine.pth (sha256 9a129038d9a0), at the size below, finest_level null, restraint 0.08\n"
+        in capsys.readouterr().out
+    )
     calls.clear()
     options = ["--finest-level", "1", "--restraint", "0"]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights, *options]) == 0
@@ -128,6 +132,22 @@ def test_a_broken_photo_gives_exit_code_1_and_its_reason(pairs_csv, capsys):
     printed = capsys.readouterr()
     assert "3 of 4 from" in printed.out
     assert f"failed:\n{broken}: " in printed.err
+
+
+def test_what_fails_for_one_photo_costs_no_other_its_score(pairs_csv, monkeypatch, capsys):
+    def correct(photo, *arguments, **options):
+        correct.count += 1
+        if correct.count == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return photo
+
+    correct.count = 0
+    monkeypatch.setattr(correction, "correct", correct)
+    assert evaluate.main(["--pairs", str(pairs_csv)]) == 1
+    printed = capsys.readouterr()
+    assert "3 of 4 from" in printed.out
+    first = pairs_csv.parent / "hdrps/input/church_N1.png"
+    assert printed.err == f"failed:\n{first}: CUDA out of memory. Tried to allocate\n"
 
 
 def test_missing_files_give_exit_code_2_and_a_line_each(pairs_csv, tmp_path, capsys):
@@ -169,7 +189,7 @@ def test_ctrl_c_ends_with_a_line_and_exit_code_130(pairs_csv, monkeypatch, capsy
 
     monkeypatch.setattr(evaluate, "score_pairs", stop)
     assert evaluate.main(["--pairs", str(pairs_csv), "--results", str(pairs_csv.parent)]) == 130
-    assert capsys.readouterr().err == "stopped; no scores were written\n"
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_scores_are_written_though_nobody_reads_on(pairs_csv, tmp_path):

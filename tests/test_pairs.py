@@ -25,6 +25,13 @@ def test_pairs_csv_reports_all_its_faults_at_once(pairs_csv):
     assert faults[2].endswith("fivek/gt/a1.png")
 
 
+def test_blank_lines_are_passed_over_and_counted(pairs_csv):
+    pairs_csv.write_text(pairs_csv.read_text().replace("\n", "\n\n").replace("-1.1", "dark"))
+    pairs, faults = read_pairs(pairs_csv)
+    assert len(pairs) == 3
+    assert faults == [f"{pairs_csv}: line 3: ev is 'dark', not a number of stops"]
+
+
 @pytest.mark.parametrize("ev", ["nan", "-inf"])
 def test_exposures_that_are_no_numbers_and_empty_cells_are_faults(pairs_csv, ev):
     lines = pairs_csv.read_text().splitlines()
