@@ -64,8 +64,16 @@ def find_shared(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
     return [
         path
         for path in filter(Path.exists, paths)
-        if any(filecmp.cmp(path, o, shallow=False) for o in others_of_size[path.stat().st_size])
+        if any(is_same_file(path, other) for other in others_of_size[path.stat().st_size])
     ]
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """True if both hold the same bytes; False as well if one can't be read."""
+    try:
+        return filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
 
 
 def keep_readable(paths: Iterable[Path]) -> list[Path]:

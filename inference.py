@@ -62,7 +62,7 @@ def run_network(
     padded = pad_for_pyramid(to_batch(abnormal, device_of(model)), model.level_count)
     levels = gaussian_pyramid(padded, model.level_count)
     active_count = model.level_count - finest_level + 1
-    seen = levels[min(active_count, model.level_count - 1)]  # one level finer than what it corrects
+    seen = levels[min(active_count, model.level_count - 1)]  # one level finer, or level 1
     outputs = model(seen, level_scales, active_count, self_ensemble=self_ensemble)
     start, corrected = to_picture(levels[active_count - 1]), to_picture(outputs[active_count - 1])
     height, width = abnormal.shape[:2]

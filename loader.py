@@ -1,6 +1,7 @@
 """Which photos the network sees in an epoch, how large, and in what batches."""
 
 import contextlib
+import itertools
 import multiprocessing
 import signal
 import warnings
@@ -84,7 +85,9 @@ def find_train_and_valid_photos(config: TrainConfig) -> tuple[list[Path], list[P
             f"train_data_dir, valid_data_dir: the processes see {sorted(set(counts))} photos; give "
             "all machines the same"
         )
-    valid_paths = keep_readable(all_valid_paths)
+    own_readable = keep_readable(all_valid_paths[rank() :: rank_count()])
+    readable = set(itertools.chain(*gather(own_readable)))
+    valid_paths = [path for path in all_valid_paths if path in readable]
     if not valid_paths:
         message = f"valid_data_dir: no photo in {config.valid_data_dir} can be read"
         raise FileNotFoundError(f"{message}; put some there that can")

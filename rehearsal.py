@@ -17,11 +17,7 @@ from config import TrainConfig
 from dataset import ValidationDataset, keep_readable, none_readable, to_floats
 from distributed import gather, rank, rank_count
 from interruption import Interrupted, StopSignal
-from loader import (
-    count_epoch_photos,
-    find_train_and_valid_photos,
-    make_train_loader,
-)
+from loader import count_epoch_photos, find_train_and_valid_photos, make_train_loader
 from report import import_summary_writer
 from run_dir import check_run_dir
 from run_state import LAST, Networks, Optimizers, make_networks, make_optimizers, restore_run
@@ -47,7 +43,9 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
     train_paths, valid_paths = find_train_and_valid_photos(config)
     own_paths = train_paths[rank() :: rank_count()]
     bar = tqdm(own_paths, "reading", unit="photo", leave=False, disable=rank() > 0 or None)
-    readable_count = sum(gather(len(keep_readable(until_stopped(bar, stop)))))
+    shares = gather((len(keep_readable(until_stopped(bar, stop))), stop.number))
+    raise_if_stopped(stop_number for _, stop_number in shares)
+    readable_count = sum(count for count, _ in shares)
     tell(f"train_data_dir: {len(train_paths)} photos, {readable_count} can be read")
     tell(f"valid_data_dir: {len(valid_paths)} photos can be read")
     if not readable_count:
@@ -75,7 +73,7 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
         is_parallel = device.type == "cuda" and config.num_workers > 0
         per_photo = max(loading, training) if is_parallel else loading + training
         per_photo /= rank_count()
-        per_epoch = per_photo * len(train_paths) + validating
+        per_epoch = per_photo * photo_total + validating
         seconds += len(epochs) * per_epoch
         if epochs[0] == progress.epoch:
             seconds -= per_photo * progress.photo_count
@@ -97,11 +95,15 @@ def tell(line: str) -> None:
 
 
 def until_stopped(paths: Iterable[Path], stop: StopSignal) -> Iterator[Path]:
-    """Pass the paths on; raise Interrupted once a signal came."""
-    for path in paths:
-        if stop.number:
-            raise Interrupted(stop.number, "stopped")
-        yield path
+    """Pass the paths on until a signal comes."""
+    return itertools.takewhile(lambda _: not stop.number, paths)
+
+
+def raise_if_stopped(numbers: Iterable[int]) -> None:
+    """Raise Interrupted in every process once a signal, whose number it is, came to one."""
+    stop_number = max(numbers)
+    if stop_number:
+        raise Interrupted(stop_number, "stopped")
 
 
 def split_into_stages(config: TrainConfig, first_epoch: int) -> list[list[int]]:
@@ -149,9 +151,7 @@ def time_steps(
         abnormal, normal = (to_floats(images, device) for images in batch)
         train_step(networks, optimizers, abnormal, normal, **settings)
         photo_count += len(normal) if index else 0
-        stop_number = max(gather(stop.number))
-        if stop_number:
-            raise Interrupted(stop_number, "stopped")
+        raise_if_stopped(gather(stop.number))
     return (time.perf_counter() - start) / photo_count
 
 

@@ -1,11 +1,10 @@
 """Scores of the validation photos, which decide on the best weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from dataset import VALIDATION_EVS, to_floats
 from distributed import gather, rank
@@ -23,7 +22,7 @@ def mean(values: Iterable[float]) -> float:
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, loader: DataLoader, active_count: int, device: torch.device
+    network: nn.Module, loader: Iterable[Sequence[Tensor]], active_count: int, device: torch.device
 ) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
     """Score every validation photo at every exposure, in 8 bit as it would be saved.
 

@@ -1,3 +1,4 @@
+import filecmp
 import warnings
 from itertools import product
 
@@ -77,6 +78,17 @@ def test_photos_in_two_folders_are_found_by_their_bytes(tmp_path, write_photos):
     broken_link = tmp_path / "valid" / "link.png"
     broken_link.symlink_to(tmp_path / "nowhere.png")
     assert find_shared([*others, copy, same_size, broken_link], [*paths, broken_link]) == [copy]
+
+
+def test_photos_that_may_not_be_read_are_not_taken_for_the_same(
+    tmp_path, write_photos, monkeypatch
+):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    paths = write_photos(tmp_path / "train", 1)
+    monkeypatch.setattr(filecmp, "cmp", refuse)
+    assert find_shared(paths, paths) == []
 
 
 @pytest.mark.parametrize("name", ["train_data_dir", "valid_data_dir"])
