@@ -74,9 +74,7 @@ def run_network(
             corrected = draw_to_toned(corrected, levels[0], outputs[0], model)
         corrected = adjust.blend(start, corrected, strength)
     if finest_level > 1:
-        device = device_of(model)
-        grid = fit_grid(to_batch(start, device), to_batch(corrected, device))
-        corrected = to_picture(apply_grid(padded, grid))
+        corrected = carry_on(padded, start, corrected)
     return np.ascontiguousarray(corrected[:height, :width])
 
 
@@ -97,14 +95,26 @@ def draw_to_toned(
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    abnormal, start = to_picture(coarsest), to_picture(plain)
-    share = TONED_SHARE * adjust.restrained_strength(abnormal, start, TONED_FROM)
-    toned = adjust.blend(start, to_picture(model.correct_toned(coarsest)), share)
-    if corrected.shape == toned.shape:
-        return toned
-    device = device_of(model)
-    grid = fit_grid(to_batch(start, device), to_batch(toned, device))
-    return to_picture(apply_grid(to_batch(corrected, device), grid))
+    abnormal, untoned = to_picture(coarsest), to_picture(plain)
+    share = TONED_SHARE * adjust.restrained_strength(abnormal, untoned, TONED_FROM)
+    drawn = adjust.blend(untoned, to_picture(model.correct_toned(coarsest)), share)
+    if corrected.shape == drawn.shape:
+        return drawn
+    return carry_on(to_batch(corrected, coarsest.device), untoned, drawn)
+
+
+def carry_on(finer: Tensor, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Change a finer level as a coarser one was changed, by a bilateral grid.
+
+    Args:
+        finer: (1, 3, H, W).
+        before, after: (h, w, 3) float32 in [0, 1], the coarser level.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
+    grid = fit_grid(*(to_batch(picture, finer.device) for picture in (before, after)))
+    return to_picture(apply_grid(finer, grid))
 
 
 def device_of(model: ExposureCorrectionNet) -> torch.device:
