@@ -13,7 +13,7 @@ from checkpoint import CheckpointError, load_checkpoint, load_weights, save_chec
 from config import ConfigError, TrainConfig
 from distributed import gather, rank, share_batch_norms, share_weights
 from model import Discriminator, ExposureCorrectionNet
-from stages import last_epoch
+from stages import last_learning_epoch
 from utils import keep_copy
 
 # Where and how a run computes, saves and logs may change when it goes on; what it computes not.
@@ -203,7 +203,7 @@ def set_rates(optimizers: Optimizers, config: TrainConfig, epochs_done: float) -
     begin_epochs = config.begin_use_level_epoch or [1] * len(groups)
     for group, begin_epoch in zip(groups, begin_epochs, strict=True):
         if begin_epoch is not None:
-            end_epoch = last_epoch(config, begin_epoch)
+            end_epoch = last_learning_epoch(config, begin_epoch)
             group["lr"] = rate(config.init_lr, config.final_lr, begin_epoch, end_epoch)
     for group in optimizers.discriminator.param_groups:
         group["lr"] = rate(

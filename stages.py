@@ -19,8 +19,8 @@ def count_frozen_levels(config: TrainConfig, active_count: int) -> int:
     return first_count if config.is_first_stage_frozen and active_count > first_count else 0
 
 
-def last_epoch(config: TrainConfig, begin_epoch: int) -> int:
-    """The last epoch in which a level learns that begins in `begin_epoch`."""
+def last_learning_epoch(config: TrainConfig, begin_epoch: int) -> int:
+    """The last epoch in which a level learns that joins in `begin_epoch`."""
     if config.is_first_stage_frozen and begin_epoch == 1:
         later = [epoch for epoch in config.begin_use_level_epoch or () if epoch and epoch > 1]
         if later:

@@ -3,7 +3,7 @@ from stages import (
     count_active_levels,
     count_frozen_levels,
     count_versions,
-    last_epoch,
+    last_learning_epoch,
     stage_image_size,
 )
 
@@ -49,10 +49,10 @@ def test_levels_of_the_first_stage_freeze_once_finer_ones_join(train_settings):
 
     staged = make_config(is_first_stage_frozen=True, begin_use_level_epoch=[1, 4, 6])
     assert [count_frozen_levels(staged, active_count) for active_count in (1, 2, 3)] == [0, 1, 1]
-    assert [last_epoch(staged, begin) for begin in (1, 4, 6)] == [3, 9, 9]
+    assert [last_learning_epoch(staged, begin) for begin in (1, 4, 6)] == [3, 9, 9]
     pair = make_config(is_first_stage_frozen=True, begin_use_level_epoch=[1, 1, 6])
     assert [count_frozen_levels(pair, active_count) for active_count in (2, 3)] == [0, 2]
-    assert last_epoch(pair, 1) == 5
+    assert last_learning_epoch(pair, 1) == 5
     for learning in (
         make_config(begin_use_level_epoch=[1, 4, 6]),
         make_config(is_first_stage_frozen=True),
@@ -60,4 +60,4 @@ def test_levels_of_the_first_stage_freeze_once_finer_ones_join(train_settings):
     ):
         counts = [count_active_levels(learning, epoch) for epoch in (1, 9)]
         assert [count_frozen_levels(learning, count) for count in counts] == [0, 0]
-        assert last_epoch(learning, 1) == 9
+        assert last_learning_epoch(learning, 1) == 9
