@@ -48,15 +48,17 @@ def decode(name: str, data: bytes, max_pixels: int, min_size: int | None = None)
     if name == "RAW":
         return _decode_raw(data, max_pixels)
     image = _open(name, data, max_pixels)
-    if name == "PNG":  # of what stands behind the pixels, Pillow knows nothing yet
-        image.info |= png_info(data)
+    if name == "PNG":
+        image.info = _sound_info(image.info, data)
     exif, orientation = upright_exif(image.info.get("exif") or b"")
     is_turned = orientation != 1
     if name == "TIFF":  # whose pixels both decoders turn by themselves
         exif, is_turned = tiff_exif(_read_header(name, data).getexif()), True
     xmp = image.info.get("xmp")
+    if isinstance(xmp, str):  # of a TIFF that calls it text
+        xmp = xmp.encode("latin-1")
     if xmp and is_turned:
-        xmp = re.sub(rb'(tiff:Orientation(?:>|="))[2-8]', rb"\g<1>1", xmp)
+        xmp = re.sub(rb"""(tiff:Orientation(?:>|=["']))[2-8]""", rb"\g<1>1", xmp)
     dpi = tuple(float(value) for value in image.info.get("dpi", ()))
     if name == "TIFF" and 282 not in image.tag_v2:  # Pillow makes one up
         dpi = ()
@@ -171,6 +173,15 @@ def _count_pages(tiff: Image.Image) -> int:
         tiff.seek(page)
         count += not tiff.tag_v2.get(254, 0) & 1
     return count
+
+
+def _sound_info(info: dict[str, Any], data: bytes) -> dict[str, Any]:
+    """What Pillow knows of a PNG, without its captions, which may have the names of the rest."""
+    info = {key: value for key, value in info.items() if not isinstance(value, str)}
+    depth, colour_type = data[24:26]
+    if "transparency" in info and colour_type == 0 and depth in (2, 4):
+        info["transparency"] *= 255 // (2**depth - 1)  # Pillow scales the pixels alone
+    return info | png_info(data)  # it knows nothing yet of what stands behind the pixels
 
 
 def _details(name: str, image: Image.Image, data: bytes) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def upright_exif(exif: bytes) -> tuple[bytes, int]:
     """
     block = bytearray(exif.removeprefix(b"Exif\0\0"))
     order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
-    if order is None or len(block) < 14:
+    if order is None or len(block) < 14 or struct.unpack_from(f"{order}H", block, 2) != (42,):
         return b"", 1
 
     def entries(start: int) -> tuple[dict[int, int], int]:

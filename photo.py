@@ -25,6 +25,7 @@ PHOTO_FAULTS = (ValueError, OSError, MemoryError, RuntimeError, cv2.error)
 
 MAX_PIXELS = 300_000_000
 HEAD_LENGTH = 4096  # bytes that tell the format
+SHORT_OF_MEMORY = "too little memory is free; close other programs, or make the photo smaller"
 
 
 def load_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -111,13 +112,16 @@ def save_photo(
         )
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}, allowed are 1 to 100")
+    if corrected.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"corrected is {corrected.dtype}; allowed: uint8 and uint16, rounded")
     path = Path(path)
     name = written_format(path, output_format) or photo.format.replace("RAW", "TIFF")
     with as_photo_error(path), atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
             encode(photo, corrected, name, file, quality)
         except Exception as error:  # encoders raise whatever they like
-            if isinstance(error, OSError) and error.errno:  # the disk's, not the encoder's
+            is_of_the_disk = isinstance(error, OSError) and error.errno  # not of the encoder
+            if is_of_the_disk or isinstance(error, MemoryError):
                 raise
             reason = f"cannot be written as {name}: {one_line(error)}"
             raise PhotoError(f"{path}: {reason}; choose another output_format") from error
@@ -125,11 +129,13 @@ def save_photo(
 
 @contextmanager
 def as_photo_error(path: Path) -> Iterator[None]:
-    """Turn the OSError of a file that can't be written into a PhotoError with its name."""
+    """Turn what keeps a file from being written into a PhotoError with its name."""
     try:
         yield
     except OSError as error:
         raise PhotoError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise PhotoError(f"{path}: cannot be written: {SHORT_OF_MEMORY}") from error
 
 
 def one_line(error: Exception) -> str:
@@ -165,8 +171,10 @@ def _load(path: Path, max_pixels: int, min_size: int | None = None) -> Photo:
         return decode(name, data, max_pixels, min_size)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise PhotoError(f"{path}: cannot be read: {SHORT_OF_MEMORY}") from error
     except Exception as error:  # decoders raise whatever a hostile file provokes
-        if name is None:
+        if name is None or getattr(error, "errno", None):  # the disk's, not the decoder's
             reason = f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}"
         else:
             reason = f"damaged or unsupported {name}: {one_line(error)}"

@@ -3,6 +3,7 @@ import re
 import struct
 import sys
 import types
+import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from photo_files import (
     SCENE_16,
     SRGB,
     WIDTH,
+    XMP,
+    XMP_UPRIGHT,
     assert_close,
     assert_exif_is_kept,
     encode,
@@ -148,6 +151,53 @@ def test_exif_that_a_png_holds_as_text_turns_it(is_packed, tmp_path):
     written = Image.open(tmp_path / "out.png")
     assert_exif_is_kept(written.getexif())
     assert not written.text
+
+
+@pytest.mark.parametrize("name", ["dpi", "transparency", "icc_profile", "exif", "xmp", "gamma"])
+def test_a_caption_of_a_png_may_have_any_name(name, tmp_path):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text(name, "72 x 72")
+    (tmp_path / "in.png").write_bytes(encode(SCENE, "PNG", pnginfo=notes))
+    photo = load_photo(tmp_path / "in.png")
+    assert np.array_equal(photo.pixels, SCENE) and photo.alpha is None and photo.dpi is None
+    for suffix in (".jpg", ".png"):
+        save_photo(photo, photo.pixels, tmp_path / f"out{suffix}")
+    assert Image.open(tmp_path / "out.png").text[name] == "72 x 72"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_clear_grey_of_a_png_of_few_bits_is_transparent(depth, tmp_path):
+    greys = np.arange(2**depth, dtype=np.uint8)[None].repeat(8, 0)
+    bits = np.unpackbits(greys[..., None], axis=-1)[..., 8 - depth :]
+    rows = np.packbits(bits.reshape(8, -1), axis=1)
+    header = struct.pack(">IIBBBBB", 2**depth, 8, depth, 0, 0, 0, 0)
+    clear = 2**depth - 1
+    chunks = {
+        b"IHDR": header,
+        b"tRNS": struct.pack(">H", clear),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }
+    data = b"".join(png_chunk(*chunk) for chunk in chunks.items())
+    (tmp_path / "in.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    photo = load_photo(tmp_path / "in.png")
+    assert np.array_equal(photo.pixels[..., 0], greys * (255 // clear))
+    assert np.array_equal(photo.alpha, np.where(greys == clear, 0, 255))
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("kind", ["as bytes", "as text"])
+def test_xmp_of_a_turned_tiff_is_upright_however_it_is_written(kind, quote, tmp_path):
+    xmp = XMP.replace(b'"', quote.encode())
+    tag = (700, 2, 0, xmp.decode(), True) if kind == "as text" else (700, 1, len(xmp), xmp, True)
+    stream = io.BytesIO()
+    turn = (274, 3, 1, 6, True)
+    turned = turned_away(SCENE, 6)
+    tifffile.imwrite(stream, turned, photometric="rgb", metadata=None, extratags=[turn, tag])
+    (tmp_path / "in.tif").write_bytes(stream.getvalue())
+    photo = load_photo(tmp_path / "in.tif")
+    assert np.array_equal(photo.pixels, SCENE)
+    assert photo.xmp == XMP_UPRIGHT.replace(b'"', quote.encode())
 
 
 def test_exif_as_text_that_cannot_be_read_stays_as_it_is(tmp_path):

@@ -20,6 +20,12 @@ def test_the_orientation_is_read_and_reset_as_a_number_of_any_size(order, kind, 
     assert upright_exif(block(6)) == (block(1), 6)
 
 
+def test_a_block_that_is_no_tiff_is_no_exif():
+    block = make_exif(6).removeprefix(b"Exif\0\0")
+    assert upright_exif(block)[1] == 6
+    assert upright_exif(block[:2] + bytes(2) + block[4:]) == (b"", 1)
+
+
 def test_exif_stays_where_it_is_but_for_orientation_thumbnail_and_size(tmp_path):
     block = make_exif(6).removeprefix(b"Exif\0\0")
     (first,) = struct.unpack_from("<I", block, 4)

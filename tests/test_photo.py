@@ -152,6 +152,25 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch):
     assert (tmp_path / "out.jpg").read_bytes() == b"old"
 
 
+def test_want_of_memory_and_a_failing_disk_are_no_damage(tmp_path, monkeypatch):
+    (tmp_path / "in.jpg").write_bytes(make_jpeg(SCENE))
+    reasons = {
+        "too little memory is free": MemoryError(),
+        "Input/output error": OSError(5, "Input/output error"),
+    }
+    for reason, error in reasons.items():
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("photo.decode", fail)
+        with pytest.raises(PhotoError, match=f"in.jpg: cannot be read: {reason}"):
+            load_photo(tmp_path / "in.jpg")
+        monkeypatch.setattr("photo.encode", fail)
+        with pytest.raises(PhotoError, match=f"out.jpg: cannot be written: {reason}"):
+            save_photo(Photo(SCENE), SCENE, tmp_path / "out.jpg")
+
+
 def test_wrong_arguments_are_named_with_what_is_allowed(tmp_path):
     photo = Photo(SCENE)
     shapes = r"corrected is \(16, 48, 3\) uint8, the photo \(32, 48, 3\)"
@@ -159,6 +178,9 @@ def test_wrong_arguments_are_named_with_what_is_allowed(tmp_path):
         save_photo(photo, SCENE[::2], tmp_path / "out.jpg")
     with pytest.raises(ValueError, match=r"uint16, the photo .* uint8"):
         save_photo(photo, SCENE_16, tmp_path / "out.jpg")
+    floats = np.float32(SCENE / 255)
+    with pytest.raises(ValueError, match="corrected is float32; allowed: uint8 and uint16"):
+        save_photo(Photo(floats), floats, tmp_path / "out.jpg")
     with pytest.raises(ValueError, match="quality is 0, allowed are 1 to 100"):
         save_photo(photo, SCENE, tmp_path / "out.jpg", quality=0)
     formats = "output_format is 'gif', allowed are jpeg, png, tiff, webp"
