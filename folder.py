@@ -55,7 +55,7 @@ def find_inputs(
     if source.is_dir():
         root, own = source, real(output_dir)
         files = visible_files(source, on_error=lambda error: failures.append(str(error)))
-        if real(source) in own.parents:  # results of an earlier run are no photos
+        if own not in (real(source), *real(source).parents):  # results of a run are no photos
             results = [path for path in files if own in real(path).parents]
             files = sorted(set(files) - set(results))
         paths = [path for path in files if is_photo(path)]

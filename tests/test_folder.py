@@ -100,6 +100,16 @@ def test_results_of_an_earlier_run_are_no_photos(touch, tmp_path):
     assert work.result_count == 2 and work.others == []
 
 
+def test_results_behind_a_link_among_the_photos_are_no_photos(touch, tmp_path):
+    folder, elsewhere = touch("a.jpg"), tmp_path / "elsewhere"
+    make_output_dir(elsewhere)
+    (elsewhere / "a.jpg").touch()
+    (folder / "out").symlink_to(elsewhere)
+    for output_dir in (folder / "out", elsewhere):
+        work = find_inputs(folder, output_dir)
+        assert list(work.outputs) == [folder / "a.jpg"] and work.result_count == 1
+
+
 def test_a_link_to_itself_fails_alone_later(touch):
     folder = touch("b.jpg")
     (folder / "a.jpg").symlink_to("a.jpg")
