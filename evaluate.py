@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
         results, missing = find_results(pairs, root, options.results)
         faults += missing
         corrected = f"finished pictures in {options.results}"
-    elif not options.weights.is_file():
+    elif not os.path.isfile(options.weights):
         faults.append(f"{options.weights}: no such weights; name some with --weights")
     if options.output:
         try:

@@ -52,7 +52,8 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[str]]:
     for number, row in rows:
         photo, reference = (path.parent / (row[name] or "") for name in ("input", "gt"))
         wrong = [f"{name} is empty" for name in COLUMNS if not row[name]]
-        wrong = wrong or [f"no file {file}" for file in (photo, reference) if not file.is_file()]
+        missing = [file for file in (photo, reference) if not os.path.isfile(file)]
+        wrong = wrong or [f"no file {file}" for file in missing]
         try:
             ev = float(row["ev"]) if row.get("ev") else None
         except ValueError:
@@ -79,7 +80,7 @@ def match_pairs(input_dir: Path, reference_dirs: list[Path]) -> tuple[list[Pair]
     faults = [
         f"{folder}: no such folder"
         for folder in (input_dir, *reference_dirs)
-        if not folder.is_dir()
+        if not os.path.isdir(folder)
     ]
     if faults:
         return [], faults
@@ -121,7 +122,7 @@ def find_results(
         Photo -> picture, and a line for each photo without exactly one picture, of its own, and
         for each folder that can't be listed.
     """
-    if not results_dir.is_dir():
+    if not os.path.isdir(results_dir):
         return {}, [f"{results_dir}: no such folder"]
     results, faults = {}, []
     pictures = photo_paths(results_dir, lambda error: faults.append(str(error)))

@@ -161,6 +161,18 @@ def test_missing_files_give_exit_code_2_and_a_line_each(pairs_csv, tmp_path, cap
     assert lines[3].startswith(f"{file_in_the_way}: can't be made a folder")
 
 
+def test_names_that_are_too_long_are_told_as_missing(pairs_csv, tmp_path, capsys):
+    long = str(tmp_path / ("a" * 300))
+    pairs = ["--pairs", str(pairs_csv)]
+    for arguments in (
+        [*pairs, "--weights", long],
+        [*pairs, "--results", long],
+        ["--inputs", long, "--references", long],
+    ):
+        assert evaluate.main(arguments) == 2
+        assert f"{long}: no such" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
