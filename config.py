@@ -103,7 +103,7 @@ class TrainConfig(Config):
     # L2 penalty on the weights of the network, and of the discriminator
     weight_decay: float = required(number(0), 0)
     discriminator_weight_decay: float = required(number(0), 0)
-    # the discriminator's learning rate in its first epoch, and in the last
+    # the discriminator's learning rate at the start and end of a cosine of its own
     discriminator_init_lr: float = required(number(0, above=True), 1e-4)
     discriminator_final_lr: float = required(number(0), 1e-6)
     # passes over the training photos
@@ -312,8 +312,8 @@ def load_config(path: str | Path, config_class: type[AnyConfig]) -> AnyConfig:
         config_class: TrainConfig or PredictConfig.
 
     Raises:
-        ConfigError: with a line for each fault of the file, all at once: the file, the key,
-            its value, what is allowed, the fix.
+        ConfigError: with a line for each fault: the file, the key, its value, what is allowed,
+            the fix. Faults of several keys together come once each is sound by itself.
     """
     repeated: list[str] = []
 

@@ -28,8 +28,8 @@ from synthesis import ExposureSynthesis
 
 
 def count_epoch_photos(photo_count: int) -> int:
-    """How many of the photos an epoch sees: as `EpochSampler` leaves out what does not divide."""
-    return photo_count - photo_count % rank_count()
+    """How many of the photos an epoch sees, over all processes."""
+    return EpochSampler(photo_count, seed=0, rank_count=rank_count()).total
 
 
 def start_worker(_: int) -> None:

@@ -151,7 +151,7 @@ def update_average(networks: Networks, optimizer: torch.optim.Optimizer, ema_dec
             continue
         state = optimizer.state.get(weights[0])
         step_count = int(state["step"]) if state else 0
-        decay = min(ema_decay, (1 + step_count) / (10 + step_count)) if ema_decay else 0.0
+        decay = min(ema_decay, (1 + step_count) / (10 + step_count))
         torch._foreach_lerp_(averaged, weights, 1 - decay)
 
 
@@ -244,8 +244,11 @@ def restore_run(
 
     Raises:
         CheckpointError: the file is damaged, belongs to another config, or differs by machine; or
-            it is of the midst of an epoch of other than `photo_total` photos.
+            it is of the midst of an epoch of other than `photo_total` photos; or it is missing
+            where the one before is there, which a run from the start would replace.
     """
+    if path.with_name(PREVIOUS).exists() and not path.exists():
+        raise CheckpointError(f"{path} is missing; {tell_fix(path)}")
     progress = _restore(path, networks, optimizers, config) if path.exists() else Progress()
     places = gather((progress.epoch, progress.photo_count))
     if len(set(places)) > 1:
@@ -260,13 +263,16 @@ def restore_run(
     return progress
 
 
+def tell_fix(path: Path) -> str:
+    """What to do about a checkpoint that can't be gone on from."""
+    previous, fix = path.with_name(PREVIOUS), "choose another model_save_dir, to begin anew"
+    return f"put {previous} in its place, or {fix}" if previous.exists() else fix
+
+
 def _restore(
     path: Path, networks: Networks, optimizers: Optimizers, config: TrainConfig
 ) -> Progress:
-    previous = path.with_name(PREVIOUS)
-    fix = "choose another model_save_dir, to begin anew"
-    if previous.exists():
-        fix = f"put {previous} in its place, or {fix}"
+    fix = tell_fix(path)
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:

@@ -163,6 +163,16 @@ def test_a_damaged_file_of_a_run_is_refused_with_the_fix(run_train, tmp_path, ca
     assert (tmp_path / "run" / name).read_bytes() == b"damaged\n"
 
 
+def test_a_run_whose_checkpoint_is_gone_does_not_begin_anew_over_the_one_before(
+    run_train, tmp_path, capsys
+):
+    assert run_train(epochs=2) == 0
+    last, previous = tmp_path / "run" / "last.pth", tmp_path / "run" / "previous.pth"
+    last.unlink()
+    assert run_train(epochs=2) == 2
+    assert f"{last} is missing; put {previous} in its place, or" in capsys.readouterr().err
+
+
 HOLD = (
     "from utils import holding\nwith holding({!r}) as is_ours: print(is_ours, flush=True); input()"
 )
