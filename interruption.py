@@ -7,6 +7,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 # What a terminal sends on Ctrl-C, a scheduler or the system to end a job, a closing terminal.
 SIGNALS = [
@@ -14,7 +15,7 @@ SIGNALS = [
 ]
 
 
-def heed_signals(handler: Callable[[int, object], None]) -> None:
+def heed_signals(handler: Callable[[int, object], None] | signal.Handlers) -> None:
     """Install a handler of all SIGNALS but those that are ignored, as `nohup` has it."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -111,6 +112,14 @@ def escape_names() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print a line, by default to stdout, and go on where nobody reads it any more."""
+    try:
+        print(line, file=file, flush=True)
+    except BrokenPipeError:
+        leave_closed_pipe()
 
 
 def leave_closed_pipe() -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from config import TrainConfig
 from dataset import ValidationDataset, keep_readable, none_readable, to_floats
 from distributed import gather, rank, rank_count
-from interruption import Interrupted, StopSignal
+from interruption import Interrupted, StopSignal, say
 from loader import count_epoch_photos, find_train_and_valid_photos, make_train_loader
 from report import import_summary_writer
 from run_dir import check_run_dir
@@ -69,6 +69,7 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
         settings = step_settings(config, active_count, epochs[0], device)
         training = time_steps(networks, optimizers, batches, settings, device, stop)
         validating = time_validation(networks, config, valid_paths, active_count, device)
+        raise_if_stopped(gather(stop.number))
         # Workers have cores of their own only where a GPU does the training.
         is_parallel = device.type == "cuda" and config.num_workers > 0
         per_photo = max(loading, training) if is_parallel else loading + training
@@ -91,7 +92,7 @@ def rehearse(config: TrainConfig, device: torch.device, stop: StopSignal) -> Non
 def tell(line: str) -> None:
     """Print in one process of several."""
     if rank() == 0:
-        print(line, flush=True)
+        say(line)
 
 
 def until_stopped(paths: Iterable[Path], stop: StopSignal) -> Iterator[Path]:

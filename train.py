@@ -7,6 +7,7 @@ The same command again goes on where an interrupted run stopped.
 
 import argparse
 import os
+import signal
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
 from dataset import to_floats
 from distributed import check_gpus, gather, launch, rank, rank_count
-from interruption import Interrupted, StopSignal
+from interruption import Interrupted, StopSignal, heed_signals, say
 from loader import (
     check_shares,
     count_epoch_photos,
@@ -174,13 +175,13 @@ def train(config: TrainConfig, device: torch.device, stop: StopSignal) -> None:
             log.add(record)
         save_run(run_dir / LAST, networks, optimizers, progress, config)
         if rank() == 0:
-            print(describe_epoch(record, config.epochs), flush=True)
+            say(describe_epoch(record, config.epochs))
         stop_number = max(gather(stop.number))  # none ends before the checkpoint is written
         if stop_number and epoch < config.epochs:
             done = f"stopped after epoch {epoch}"
             raise Interrupted(stop_number, f"{done}; the same command goes on from there")
     if rank() == 0:
-        print(f"done: the best weights are in {run_dir / BEST}")
+        say(f"done: the best weights are in {run_dir / BEST}")
 
 
 def make_deterministic() -> None:
@@ -202,8 +203,13 @@ def make_step_record(progress: Progress, losses: dict[str, float]) -> dict[str, 
 
 def lower_sizes(config: TrainConfig) -> str:
     """What to do where memory is short."""
-    size = list(config.image_size)
-    return f"lower batch_size, which is {config.batch_size}, or image_size, which is {size}"
+    size, run_dir = list(config.image_size), Path(config.model_save_dir)
+    fix = f"lower batch_size, which is {config.batch_size}, or image_size, which is {size}"
+    if (run_dir / LAST).exists():  # which holds for its own sizes
+        fix += ", and begin anew in another model_save_dir"
+    if (run_dir / BEST).exists():
+        fix += f", with pretrained_model {run_dir / BEST}"
+    return fix
 
 
 def format_warning(message: Warning | str, *_: Any) -> str:
@@ -218,7 +224,7 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # denormal numbers are many times slower there
         if rank() == 0:
-            print("no CUDA GPU is visible: training on the CPU")
+            say("no CUDA GPU is visible: training on the CPU")
     cv2.setNumThreads(1)  # forked beside a pool of OpenCV's threads, workers would hang
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not config.deterministic
@@ -247,7 +253,7 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
             message, exit_code = f"the memory is full; {lower_sizes(config)}", 1
         elif "DataLoader worker (pid" in str(error) and not stop.number:  # it was killed
             reason = one_line(error)
-            fix = f"{lower_sizes(config)}, or num_workers, which is {config.num_workers}"
+            fix = f"lower num_workers, which is {config.num_workers}, or {lower_sizes(config)}"
             message, exit_code = f"{reason}; {fix}", 1
         elif stop.number:
             # The signal went to all processes, also to a worker that could not ignore it yet.
@@ -265,7 +271,7 @@ def run(device: torch.device, config: TrainConfig, is_rehearsal: bool) -> int:
     else:
         return 0
     if rank() == 0 or exit_code < 128:  # a fault may be of one process alone
-        print(message, file=sys.stderr)
+        say(message, sys.stderr)
     return exit_code
 
 
@@ -278,6 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="check config and photos, take a few steps, estimate time and memory; write nothing",
     )
     options = parser.parse_args(arguments)
+    heed_signals(signal.SIG_DFL)  # until there is something to save
     try:
         config = load_config(options.conf, TrainConfig)
         # Before CUDA wakes, which is when it looks at this.

@@ -41,6 +41,20 @@ def test_a_full_memory_is_told_in_one_line(run_train, monkeypatch, capsys):
     )
 
 
+def test_a_memory_that_is_full_later_is_told_with_a_way_on(run_train, tmp_path, after_step, capsys):
+    best = tmp_path / "run" / "best.pth"
+
+    def fail(_):
+        if best.exists():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    after_step(fail)
+    assert run_train(epochs=2) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    way_on = f"and begin anew in another model_save_dir, with pretrained_model {best}"
+    assert line.endswith(f"or image_size, which is [32, 32], {way_on}")
+
+
 def test_a_loader_that_was_killed_is_told_in_one_line(run_train, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError(f"{worker} exited unexpectedly\n")
@@ -49,8 +63,8 @@ def test_a_loader_that_was_killed_is_told_in_one_line(run_train, monkeypatch, ca
     worker = "DataLoader worker (pid(s) 7)"
     assert run_train() == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"{worker} exited unexpectedly; lower batch_size, which is 2, or image")
-    assert line.endswith("or num_workers, which is 0")
+    fix = "lower num_workers, which is 0, or lower batch_size, which is 2, or image_size"
+    assert line.startswith(f"{worker} exited unexpectedly; {fix}")
     worker = "Caught RuntimeError in DataLoader worker process 0."
     with pytest.raises(RuntimeError, match="Caught"):
         run_train()

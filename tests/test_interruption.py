@@ -53,6 +53,33 @@ os.kill(os.getpid(), {number:d})
     assert (result.returncode, result.stderr) == (-number, "")
 
 
+def test_a_signal_before_there_is_a_run_ends_train_without_a_traceback():
+    script = """
+import os, signal, train
+train.load_config = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+train.main([])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
+def test_lines_that_nobody_reads_stop_nothing():
+    script = "from interruption import say; input(); say('a'); say('b'); print('c')"
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.communicate("\n")[1] == ""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_process_that_waits_for_others_ends_at_once(number):
     script = """
