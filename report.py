@@ -127,14 +127,14 @@ def save_curve(path: Path, records: list[dict[str, Any]]) -> None:
     loss_axes, psnr_axes = figure.subplots(1, 2)
     for name in dict.fromkeys(name for record in records for name in record["losses"]):
         values = [record["losses"].get(name, np.nan) for record in records]
-        loss_axes.semilogy(epochs, values, label=name)
+        loss_axes.semilogy(epochs, values, ".-", label=name)  # a dot where one epoch is alone
     loss_axes.set(xlabel="epoch", ylabel="loss", title="training losses")
     for name in records[-1]["valid"]:
         values = [record["valid"][name]["psnr"] for record in records]
         is_mean = name == "all"
         label = "all" if is_mean else f"{name} EV"
         color, width = ("black", 2) if is_mean else (None, 1)
-        psnr_axes.plot(epochs, values, label=label, color=color, linewidth=width)
+        psnr_axes.plot(epochs, values, ".-", label=label, color=color, linewidth=width)
     psnr_axes.set(xlabel="epoch", ylabel="PSNR (dB)", title="validation, by exposure")
     for axes in (loss_axes, psnr_axes):
         for previous, record in pairwise(records):
