@@ -31,14 +31,12 @@ def make_results_corrector(results: dict[Path, Path]) -> Corrector:
     return lambda pair, photo: load_picture(results[pair.input], photo.shape[:2])
 
 
-def make_network_corrector(
-    weights: Path, finest_level: int | None = None, restraint: float | None = None
-) -> Corrector:
+def make_network_corrector(weights: Path, finest_level: int | None, restraint: float) -> Corrector:
     """Return a corrector that runs the network, on a GPU where there is one.
 
     Args:
         weights: the file.
-        finest_level, restraint: of `correct`; None: its defaults.
+        finest_level, restraint: of `correct`.
 
     Raises:
         OSError, ValueError: the weights can't be read, or have no such level.
@@ -48,9 +46,10 @@ def make_network_corrector(
     model = load_model(weights, choose_device())
     if finest_level is not None and not 1 <= finest_level <= model.level_count:
         raise ValueError(f"--finest-level is {finest_level}; allowed: 1 to {model.level_count}")
-    given = {"finest_level": finest_level, "restraint": restraint}
-    options = {name: value for name, value in given.items() if value is not None}
-    return lambda pair, photo: correct(photo, model, (LONG_SIDE, LONG_SIDE), **options)
+    size = (LONG_SIDE, LONG_SIDE)
+    return lambda pair, photo: correct(
+        photo, model, size, finest_level=finest_level, restraint=restraint
+    )
 
 
 def describe_protocol(source: str, corrected: str) -> dict[str, str]:
@@ -149,16 +148,14 @@ def run(options: argparse.Namespace) -> int:
     if options.results:
         correct = make_results_corrector(results)
     else:
+        restraint = PredictConfig.restraint if options.restraint is None else options.restraint
         try:
-            correct = make_network_corrector(
-                options.weights, finest_level=options.finest_level, restraint=options.restraint
-            )
+            correct = make_network_corrector(options.weights, options.finest_level, restraint)
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 2
         digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]
         corrected = f"network of {options.weights} (sha256 {digest}), at the size below"
-        restraint = PredictConfig.restraint if options.restraint is None else options.restraint
         corrected += f", finest_level {options.finest_level or 'null'}, restraint {restraint:g}"
 
     scores, agreements, failures = score_pairs(pairs, correct)
