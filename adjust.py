@@ -25,19 +25,23 @@ def blend(start: np.ndarray, end: np.ndarray, strength: float) -> np.ndarray:
 
 
 def restrained_strength(abnormal: np.ndarray, corrected: np.ndarray, restraint: float) -> float:
-    """Return the strength of `blend` by which a small correction fades out.
+    """Return the strength of `blend` by which a correction fades out that is hardly needed.
 
-    So a photo that is right stays as it is. (The authors' program has nothing of the kind.)
+    So a photo that is right stays as it is. (The authors' program has nothing of the kind.) What
+    tells is the median, which a bright sky or a lamp does not move that fills less than half.
 
     Args:
         abnormal, corrected: (h, w, 3) float32 in [0, 1].
-        restraint: root mean square of the change, white = 1, from which on the correction counts
-            in full; below, its share falls smoothly (3 x^2 - 2 x^3) to none. 0: always in full.
+        restraint: change of the median luma, white = 1, from which on the correction counts in
+            full; below, its share falls smoothly (3 x^2 - 2 x^3) to none. 0: always in full.
 
     Returns:
         The strength, in [0, 1].
     """
-    change = float(np.sqrt(np.mean(np.square(corrected - abnormal))))
+    before, after = (
+        np.median(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)) for picture in (abnormal, corrected)
+    )
+    change = abs(float(after) - float(before))
     if change >= restraint:
         return 1.0
     share = change / restraint

@@ -267,14 +267,15 @@ class PredictConfig(Config):
 
     # finest level that the network corrects, 1: all; None: the coarsest, and a grid carries it on
     finest_level: int | None = optional(or_null(whole(1, 8)), None)
-    # mean over mirror images, without level_scales also darker, brighter ones where much changes
+    # mean over mirror images; where much changes, of darker and brighter ones, but for level_scales
     self_ensemble: bool = optional(boolean(), True)
     # factor on each level of the photo's pyramid, coarsest first (the authors' S); None: none
     level_scales: tuple[float, ...] | None = optional(or_null(list_of(number(0, 10))), None)
     # 0: the photo as it is; 1: the correction; up to 2: overdone
     strength: float = optional(number(0, 2), 1.0)
-    # a change below this (root mean square, white = 1) is faded out, 0..1; not with level_scales
-    restraint: float = optional(number(0, 1), 0.08)
+    # a correction that changes the median luma by less (white = 1) is faded out, 0..1; not with
+    # level_scales
+    restraint: float = optional(number(0, 1), 0.11)
     # exposure fusion of photo and correction
     fuse: bool = optional(boolean(), False)
     # contrast stretch of the correction

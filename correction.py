@@ -63,7 +63,7 @@ def correct(
     finest_level: int | None = None,
     self_ensemble: bool = True,
     level_scales: Sequence[float] | None = None,
-    restraint: float = 0.08,
+    restraint: float = 0.11,
     strength: float = 1.0,
     fuse: bool = False,
     stretch: bool = False,
@@ -88,11 +88,12 @@ def correct(
             alone, or down to the first with sides of 8 px or more, which leaves no wide halos
             along edges and takes least time.
         self_ensemble: find the exposure as the mean over four mirror images of the photo; where
-            it is wrong by much, over darkened and brightened ones, too (not with level_scales).
+            it is wrong by much, over two darkened and two brightened ones in their place (not
+            with level_scales).
         level_scales: one factor per level of its pyramid, coarsest first, of which the network
             then corrects all; None: none.
-        restraint: a smaller change (root mean square at the finest level that the network
-            corrects, white = 1) is faded out; 0: none is, nor where level_scales are given.
+        restraint: a correction that changes the median luma by less (white = 1) is faded out; 0:
+            none is, nor where level_scales are given.
         strength: 0: the photo as it is; 1: the correction; up to 2: overdone.
         fuse: exposure fusion of photo and correction.
         stretch: contrast stretch of the correction.

@@ -13,9 +13,9 @@ from pyramid import gaussian_pyramid, pad_for_pyramid
 
 # px of a level from which on it tells enough to carry its correction on.
 MIN_SIDE = 8
-# Root mean square of the coarsest level's change, white = 1, from which on toned versions count
-# in full, and their share then: as much as the photo itself.
-TONED_FROM, TONED_SHARE = 0.08, 0.5
+# Change of the coarsest level's median luma, white = 1, from which on toned versions of the photo
+# take its place.
+TONED_FROM = 0.11
 
 
 def choose_finest_level(
@@ -81,7 +81,7 @@ def run_network(
 def draw_to_toned(
     corrected: np.ndarray, coarsest: Tensor, plain: Tensor, model: ExposureCorrectionNet
 ) -> np.ndarray:
-    """Draw a correction to the mean over the photo and toned versions of it.
+    """Draw a correction to the mean over toned versions of the photo.
 
     Only as far as the exposure is wrong: toned versions of a good photo spoil it a little. What
     that changes at the coarsest level is carried to a finer one.
@@ -96,7 +96,7 @@ def draw_to_toned(
         (H, W, 3) float32 in [0, 1].
     """
     abnormal, untoned = to_picture(coarsest), to_picture(plain)
-    share = TONED_SHARE * adjust.restrained_strength(abnormal, untoned, TONED_FROM)
+    share = adjust.restrained_strength(abnormal, untoned, TONED_FROM)
     drawn = adjust.blend(untoned, to_picture(model.correct_toned(coarsest)), share)
     if corrected.shape == drawn.shape:
         return drawn

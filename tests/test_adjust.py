@@ -25,6 +25,16 @@ def test_a_change_below_the_restraint_is_faded_out(pair, restraint, share):
     assert restrained_strength(abnormal, corrected, restraint) == pytest.approx(share, abs=1e-5)
 
 
+def test_a_bright_sky_does_not_hide_how_dark_the_rest_is(pair):
+    abnormal = pair[0] / 8
+    abnormal[:8] = 1
+    corrected = abnormal.copy()
+    corrected[8:] += np.float32(0.1)
+    assert restrained_strength(abnormal, corrected, 0.1) == pytest.approx(1, abs=1e-3)
+    corrected[:8] = 0.85  # so that the mean stays as it was
+    assert restrained_strength(abnormal, corrected, 0.1) == pytest.approx(1, abs=1e-3)
+
+
 def test_no_change_has_no_strength_under_any_restraint_above_0(pair):
     abnormal, _ = pair
     assert restrained_strength(abnormal, abnormal.copy(), 0.06) == 0

@@ -97,10 +97,10 @@ def test_weights_are_run_on_photos_of_the_protocols_size(pairs_csv, tmp_path, mo
     (tmp_path / "mine.pth").write_bytes(b"weights")
     weights = ["--weights", str(tmp_path / "mine.pth")]
     assert evaluate.main(["--pairs", str(pairs_csv), *weights]) == 0
-    wanted = {"finest_level": None, "restraint": 0.08}
+    wanted = {"finest_level": None, "restraint": 0.11}
     assert calls == [((24, 32, 3), model, (512, 512), wanted)] * 4
     assert (
-        "mine.pth (sha256 9a129038d9a0), at the size below, finest_level null, restraint 0.08\n"
+        "mine.pth (sha256 9a129038d9a0), at the size below, finest_level null, restraint 0.11\n"
         in capsys.readouterr().out
     )
     calls.clear()
