@@ -19,14 +19,8 @@ from torch.utils.data import Dataset, Sampler
 
 from folder import photo_paths
 from photo import PhotoError, load_rgb
-from synthesis import (
-    ExposureSynthesis,
-    apply_curve,
-    draw_brightness,
-    plain_curve,
-    shift_exposure,
-    uniform,
-)
+from synthesis import ExposureSynthesis, shift_exposure, uniform
+from tones import apply_curve, draw_brightness, plain_curve
 
 # Exposures at which validation photos are spoilt, in stops; 0 leaves them as they are.
 VALIDATION_EVS = (-2.0, -1.0, 0.0, 1.0, 2.0)

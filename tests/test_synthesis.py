@@ -6,11 +6,8 @@ from spoiling import NO_JITTER, flat, is_equal, spoil
 from torchvision.transforms import functional
 
 from dataset import make_generator
-from synthesis import (
-    ExposureSynthesis,
-    draw_brightness,
-    shift_exposure,
-)
+from synthesis import ExposureSynthesis, shift_exposure
+from tones import draw_brightness
 
 EVERYTHING = ExposureSynthesis(
     color_jitter_brightness=(0.3, 2.5),

@@ -6,7 +6,8 @@ import torch
 from spoiling import flat, is_equal, spoil
 
 from dataset import make_generator
-from synthesis import (
+from synthesis import retone
+from tones import (
     KEPT_CONTRAST,
     MAX_KEPT_GAIN,
     TYPICAL_BRIGHTNESS,
@@ -14,7 +15,6 @@ from synthesis import (
     apply_tone,
     draw_brightness,
     plain_curve,
-    retone,
     s_curve,
 )
 

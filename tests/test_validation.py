@@ -8,7 +8,8 @@ from config import TrainConfig
 from dataset import VALIDATION_EVS, ValidationDataset, find_photos, to_tensor
 from loader import make_valid_loader
 from model import ExposureCorrectionNet
-from synthesis import apply_curve, draw_brightness, plain_curve, shift_exposure
+from synthesis import shift_exposure
+from tones import apply_curve, draw_brightness, plain_curve
 from utils import MAX_PSNR, psnr, ssim
 from validation import spoilt_psnr, validate
 
