@@ -14,6 +14,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from interruption import Interrupted, StopSignal, heed_signals, say
+
+if __name__ == "__main__":
+    heed_signals(signal.SIG_DFL)  # quietly, while PyTorch is imported: there is nothing to save
+
 import cv2
 import torch
 from torch.utils.data import DataLoader
@@ -23,7 +28,6 @@ from checkpoint import CheckpointError, save_weights
 from config import ConfigError, TrainConfig, load_config
 from dataset import to_floats
 from distributed import check_gpus, gather, launch, rank, rank_count
-from interruption import Interrupted, StopSignal, heed_signals, say
 from loader import (
     check_shares,
     count_epoch_photos,
@@ -284,7 +288,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="check config and photos, take a few steps, estimate time and memory; write nothing",
     )
     options = parser.parse_args(arguments)
-    heed_signals(signal.SIG_DFL)  # until there is something to save
     try:
         config = load_config(options.conf, TrainConfig)
         # Before CUDA wakes, which is when it looks at this.
