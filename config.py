@@ -13,6 +13,7 @@ from rules import (
     Relation,
     boolean,
     either,
+    file_path,
     find_faults,
     gpu_list,
     image_side_pair,
@@ -27,7 +28,6 @@ from rules import (
     pair,
     required,
     show,
-    text,
     whole,
 )
 
@@ -93,8 +93,8 @@ class TrainConfig(Config):
         either(whole(128, 65536), image_side_pair(128), lambda side: (side, side)), [256, 256]
     )
     # folders of well-exposed photos, searched with their subfolders
-    train_data_dir: str = required(text(), "data/train")
-    valid_data_dir: str = required(text(), "data/valid")
+    train_data_dir: str = required(file_path(), "data/train")
+    valid_data_dir: str = required(file_path(), "data/valid")
     # photos per step, over all GPUs together
     batch_size: int = required(whole(1), 16)
     # learning rate at the start and end of a cosine; each level has its own, while it learns
@@ -115,7 +115,7 @@ class TrainConfig(Config):
     # processes that load photos, per GPU; 0: the training process itself
     num_workers: int = required(whole(0, 1024), 1)
     # folder for weights, checkpoint, log and pictures of this run
-    model_save_dir: str = required(text(), "runs/default")
+    model_save_dir: str = required(file_path(), "runs/default")
     # levels of the Laplacian pyramid, and sub-networks
     laplacian_level_count: int = required(whole(1, 8), 4)
     # encoder stages of every sub-network, coarsest level first
@@ -132,7 +132,7 @@ class TrainConfig(Config):
     # everything random derives from it
     seed: int = optional(whole(0, 2**32 - 1), 0)
     # weights to start from; "": from scratch
-    pretrained_model: str = optional(text(can_be_empty=True), "")
+    pretrained_model: str = optional(file_path(can_be_empty=True), "")
     # epoch (from 1) from which each level is trained, coarsest first, None in it: never; None: all
     # from the first
     begin_use_level_epoch: tuple[int | None, ...] | None = optional(
@@ -244,15 +244,15 @@ class PredictConfig(Config):
     """
 
     # photo, or folder of photos, to correct
-    img_pth: str = required(text(), "test")
+    img_pth: str = required(file_path(), "test")
     # box that the photo is fitted into for the network, (height, width) in px
     image_size: tuple[int, int] = required(image_side_pair(1), [512, 512])
     # true: the network sees the photo at its own size, and image_size is unused
     use_orig_size: bool = required(boolean(), False)
     # folder for the corrected photos
-    result_output_dir: str = required(text(), "output")
+    result_output_dir: str = required(file_path(), "output")
     # weights, as train.py saves them; also seen from the folder of the config
-    pretrained_model: str = required(text(), "weights/exposure_correction.pth")
+    pretrained_model: str = required(file_path(), "weights/exposure_correction.pth")
     # open a window with before and after
     show_result: bool = required(boolean(), False)
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, dataclass, field
@@ -46,10 +47,14 @@ def number(low: float, high: float = 1e9, *, above: bool = False, below: bool = 
     return Rule(start + end, accepts)
 
 
-def text(*, can_be_empty: bool = False) -> Rule:
-    """A string, such as a path."""
+def file_path(*, can_be_empty: bool = False) -> Rule:
+    """A file or folder; a ~ at its start is the user's home, as in a shell."""
     words = "a text, or an empty one" if can_be_empty else "a text that is not empty"
-    return Rule(words, lambda v: type(v) is str and "\0" not in v and (can_be_empty or bool(v)))
+
+    def accepts(value: Any) -> bool:
+        return type(value) is str and "\0" not in value and (can_be_empty or bool(value))
+
+    return Rule(words, accepts, os.path.expanduser)
 
 
 def boolean() -> Rule:

@@ -6,6 +6,7 @@ import pytest
 from rules import (
     Relation,
     either,
+    file_path,
     find_faults,
     gpu_list,
     list_of,
@@ -16,7 +17,6 @@ from rules import (
     pair,
     required,
     show,
-    text,
     whole,
 )
 
@@ -29,8 +29,8 @@ from rules import (
         (number(0, 1), "a number, 0 to 1", [0, 0.5, 1], [-0.1, 1.1, math.nan, False, None]),
         (number(0, above=True), "a number above 0", [1e-9], [0, math.inf]),
         (number(0, 1, below=True), "a number, 0 to below 1", [0, 0.999], [1]),
-        (text(), "a text that is not empty", ["a"], ["", "a\0", 1]),
-        (text(can_be_empty=True), "a text, or an empty one", [""], [None]),
+        (file_path(), "a text that is not empty", ["a"], ["", "a\0", 1]),
+        (file_path(can_be_empty=True), "a text, or an empty one", [""], [None]),
         (one_of("a", "b"), '"a" or "b"', ["a"], ["c", ["a"]]),
         (list_of(whole(1, 2)), "a list, each item a whole number, 1 to 2", [[], (1, 2)], [1, [3]]),
         (or_null(whole(1, 2)), "null; or a whole number, 1 to 2", [None, 1], [0]),
@@ -54,6 +54,13 @@ def test_a_short_form_is_widened_and_a_long_one_is_read():
     rule = either(whole(1), list_of(whole(1)), lambda side: (side, side))
     assert rule.read(3) == (3, 3)
     assert rule.read([1, 2]) == (1, 2)
+
+
+def test_a_path_may_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    assert file_path().read("~/photos") == "/home/me/photos"
+    assert file_path().read("photos/~") == "photos/~"
 
 
 def test_gpus_are_listed_once_each_and_without_spaces():
