@@ -46,7 +46,7 @@ def find_photos(folder: str | Path, name: str) -> list[Path]:
         raise FileNotFoundError(f"{name}: {folder} is not a folder; set it to one with photos")
     paths = photo_paths(folder)
     if not paths:
-        raise FileNotFoundError(f"{name}: no photo in {folder}; put JPEG or PNG files there")
+        raise FileNotFoundError(f"{name}: no photo in {folder}; put photos there")
     return paths
 
 
