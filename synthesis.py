@@ -111,8 +111,8 @@ def invent_hidden_light(photo: np.ndarray, generator: Generator) -> tuple[np.nda
 def retone(image: Tensor, strength: float, generator: Generator) -> Tensor:
     """Give another tone curve: random gamma, S-curve, black and white point.
 
-    So that a network can go less by the traces of the synthetic shift (where the histogram ends,
-    say) in place of the scene, which real photos lack.
+    So that a network goes by the scene, and less by traces of the synthetic shift (where the
+    histogram ends, say), which real photos lack.
 
     Args:
         image: a curve or a photo, in [0, 1].
